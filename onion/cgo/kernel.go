@@ -1,0 +1,60 @@
+package cgo
+
+import "crypto/cipher"
+
+// A kernel is one implementation of the primitives under a layer. It has no
+// state of its own; a key expanded by one kernel is used with that kernel only.
+type kernel interface {
+	// name is the instruction set, for benchmarks and tests.
+	name() string
+
+	// expandAES sets ks from key, for both directions of the cipher.
+	expandAES(ks *aesKey, key *block)
+
+	// encryptAES and decryptAES replace x.
+	encryptAES(ks *aesKey, x *block)
+	decryptAES(ks *aesKey, x *block)
+
+	// xorKeyStream XORs into data the encryption of iv and its successors.
+	// Only the last byte of iv counts (modulo 256); iv may be overwritten.
+	// data is at most 256 blocks, the last of them may be partial.
+	xorKeyStream(ks *aesKey, iv *block, data []byte)
+
+	// expandHash sets hk from the POLYVAL key.
+	expandHash(hk *hashKey, key *block)
+
+	// hash replaces x by POLYVAL(key; x | data), data zero-padded to whole blocks.
+	hash(hk *hashKey, x *block, data []byte)
+
+	// dot replaces x by POLYVAL(key; x).
+	dot(x, key *block)
+}
+
+// An aesKey is an expanded AES-128 key.
+type aesKey struct {
+	// Round keys in the order of their use; dec is for the equivalent
+	// inverse cipher. Used by the assembly kernels.
+	enc, dec [11]block
+
+	// Used by the portable kernel; buf is its keystream block.
+	std cipher.Block
+	buf block
+}
+
+// hashPowers is the number of powers of a POLYVAL key that are kept, so that
+// many blocks share one reduction.
+const hashPowers = 8
+
+// A hashKey is an expanded POLYVAL key.
+type hashKey struct {
+	// powers[i] is H^(i+1), in POLYVAL's sense of a product. The portable
+	// kernel uses the first only.
+	powers [hashPowers]block
+}
+
+// best is the fastest kernel that this processor has.
+var best = kernels()[0]
+
+// kernels lists the kernels of this processor, the fastest first; the last is
+// the portable one.
+func kernels() []kernel { return append(nativeKernels(), portable{}) }

@@ -1,0 +1,164 @@
+package cgo
+
+import (
+	"crypto/aes"
+	"encoding/binary"
+	"math/bits"
+)
+
+// portable is the kernel in Go: crypto/aes, and POLYVAL in integer arithmetic
+// with neither branches nor table look-ups that depend on data.
+type portable struct{}
+
+func (portable) name() string { return "portable" }
+
+func (portable) expandAES(ks *aesKey, key *block) {
+	c, err := aes.NewCipher(key[:])
+	if err != nil {
+		panic("cgo: AES-128 refused a key of 16 bytes: " + err.Error())
+	}
+	ks.std = c
+}
+
+func (portable) encryptAES(ks *aesKey, x *block) { ks.std.Encrypt(x[:], x[:]) }
+func (portable) decryptAES(ks *aesKey, x *block) { ks.std.Decrypt(x[:], x[:]) }
+
+func (portable) xorKeyStream(ks *aesKey, iv *block, data []byte) {
+	for len(data) >= blockSize {
+		ks.std.Encrypt(ks.buf[:], iv[:])
+		xorBlock((*block)(data), &ks.buf)
+		iv[blockSize-1]++
+		data = data[blockSize:]
+	}
+	if len(data) > 0 {
+		ks.std.Encrypt(ks.buf[:], iv[:])
+		for i := range data {
+			data[i] ^= ks.buf[i]
+		}
+	}
+	ks.buf = block{}
+}
+
+func (portable) expandHash(hk *hashKey, key *block) { hk.powers[0] = *key }
+
+func (portable) hash(hk *hashKey, x *block, data []byte) {
+	var h factor
+	h.set(&hk.powers[0])
+	s := loadElement(x)
+	s.mul(&h)
+	for len(data) >= blockSize {
+		x := loadElement((*block)(data))
+		s.lo ^= x.lo
+		s.hi ^= x.hi
+		s.mul(&h)
+		data = data[blockSize:]
+	}
+	if len(data) > 0 {
+		var last block
+		copy(last[:], data)
+		x := loadElement(&last)
+		s.lo ^= x.lo
+		s.hi ^= x.hi
+		s.mul(&h)
+	}
+	s.store(x)
+}
+
+func (portable) dot(x, key *block) {
+	var h factor
+	h.set(key)
+	s := loadElement(x)
+	s.mul(&h)
+	s.store(x)
+}
+
+// An element of GF(2^128): bit i of hi:lo is the coefficient of x^i.
+type element struct{ lo, hi uint64 }
+
+func loadElement(b *block) element {
+	return element{binary.LittleEndian.Uint64(b[:8]), binary.LittleEndian.Uint64(b[8:])}
+}
+
+func (e element) store(b *block) {
+	binary.LittleEndian.PutUint64(b[:8], e.lo)
+	binary.LittleEndian.PutUint64(b[8:], e.hi)
+}
+
+// mul sets e to e·h·x^-128, the product of RFC 8452, section 3. It is one Karatsuba step
+// over 64-bit halves and a Montgomery reduction by
+// x^128 + x^127 + x^126 + x^121 + 1, 64 bits at a time.
+func (e *element) mul(h *factor) {
+	h0, l0 := h.lo.mul(e.lo)
+	h1, l1 := h.hi.mul(e.hi)
+	hm, lm := h.sum.mul(e.lo ^ e.hi)
+	w0 := l0
+	w1 := h0 ^ lm ^ l0 ^ l1
+	w2 := l1 ^ hm ^ h0 ^ h1
+	w3 := h1
+
+	w1 ^= w0<<63 ^ w0<<62 ^ w0<<57
+	w2 ^= w0 ^ w0>>1 ^ w0>>2 ^ w0>>7
+	w2 ^= w1<<63 ^ w1<<62 ^ w1<<57
+	w3 ^= w1 ^ w1>>1 ^ w1>>2 ^ w1>>7
+	e.lo, e.hi = w2, w3
+}
+
+// A factor is a POLYVAL key taken apart for carry-less multiplication.
+type factor struct{ lo, hi, sum spread }
+
+func (f *factor) set(key *block) {
+	e := loadElement(key)
+	f.lo.set(e.lo)
+	f.hi.set(e.hi)
+	f.sum.set(e.lo ^ e.hi)
+}
+
+// A spread is a 64-bit polynomial in a form that turns a carry-less product into
+// ordinary ones. In part[i] only every fourth bit may be set, so in the integer
+// product with another such word up to 15 coefficients add up in a field of four bits,
+// whose lowest is their sum modulo 2. With the top four bits left out of part, no field
+// gets more than 15; those four bits stand in top as masks.
+type spread struct {
+	part [4]uint64
+	top  [4]uint64
+}
+
+const everyFourth = 0x1111111111111111
+
+func (s *spread) set(y uint64) {
+	for i := range s.part {
+		s.part[i] = y & (everyFourth << i) & (1<<60 - 1)
+		s.top[i] = -(y >> (60 + i) & 1)
+	}
+}
+
+// mul returns the carry-less product of s and x.
+func (s *spread) mul(x uint64) (hi, lo uint64) {
+	x0 := x & everyFourth
+	x1 := x & (everyFourth << 1)
+	x2 := x & (everyFourth << 2)
+	x3 := x & (everyFourth << 3)
+	y0, y1, y2, y3 := s.part[0], s.part[1], s.part[2], s.part[3]
+
+	h, l := sumOfProducts(x0, y0, x1, y3, x2, y2, x3, y1)
+	hi, lo = h&everyFourth, l&everyFourth
+	h, l = sumOfProducts(x0, y1, x1, y0, x2, y3, x3, y2)
+	hi, lo = hi|h&(everyFourth<<1), lo|l&(everyFourth<<1)
+	h, l = sumOfProducts(x0, y2, x1, y1, x2, y0, x3, y3)
+	hi, lo = hi|h&(everyFourth<<2), lo|l&(everyFourth<<2)
+	h, l = sumOfProducts(x0, y3, x1, y2, x2, y1, x3, y0)
+	hi, lo = hi|h&(everyFourth<<3), lo|l&(everyFourth<<3)
+
+	lo ^= x<<60&s.top[0] ^ x<<61&s.top[1] ^ x<<62&s.top[2] ^ x<<63&s.top[3]
+	hi ^= x>>4&s.top[0] ^ x>>3&s.top[1] ^ x>>2&s.top[2] ^ x>>1&s.top[3]
+	return hi, lo
+}
+
+// sumOfProducts returns ab ^ cd ^ ef ^ gh, of 128 bits each.
+func sumOfProducts(a, b, c, d, e, f, g, h uint64) (hi, lo uint64) {
+	h0, l0 := bits.Mul64(a, b)
+	h1, l1 := bits.Mul64(c, d)
+	h2, l2 := bits.Mul64(e, f)
+	h3, l3 := bits.Mul64(g, h)
+	return h0 ^ h1 ^ h2 ^ h3, l0 ^ l1 ^ l2 ^ l3
+}
