@@ -43,13 +43,17 @@ type aesKey struct {
 
 // hashPowers is the number of powers of a POLYVAL key that are kept, so that
 // many blocks share one reduction.
-const hashPowers = 8
+const hashPowers = 16
 
 // A hashKey is an expanded POLYVAL key.
 type hashKey struct {
-	// powers[i] is H^(i+1), in POLYVAL's sense of a product. The portable
-	// kernel uses the first only.
+	// powers[i] is H^(hashPowers-i), in POLYVAL's sense of a product: the
+	// order in which a run of blocks needs them. A kernel may keep fewer; the last is
+	// H itself.
 	powers [hashPowers]block
+
+	// mids holds, for each of the last eight powers, the sum of its halves.
+	mids [4]block
 }
 
 // best is the fastest kernel that this processor has.

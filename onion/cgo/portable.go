@@ -39,11 +39,11 @@ func (portable) xorKeyStream(ks *aesKey, iv *block, data []byte) {
 	ks.buf = block{}
 }
 
-func (portable) expandHash(hk *hashKey, key *block) { hk.powers[0] = *key }
+func (portable) expandHash(hk *hashKey, key *block) { hk.powers[hashPowers-1] = *key }
 
 func (portable) hash(hk *hashKey, x *block, data []byte) {
 	var h factor
-	h.set(&hk.powers[0])
+	h.set(&hk.powers[hashPowers-1])
 	s := loadElement(x)
 	s.mul(&h)
 	for len(data) >= blockSize {
