@@ -91,10 +91,10 @@ func checkHost(host string) error {
 	return nil
 }
 
-// address reads a typed address, or none where that is allowed.
+// address reads a typed address.
 //
-//	0  1       type: 1 IPv4, 2 host name, 3 IPv6; in CONNECTED also 0, not told
-//	1  1       length: 4, 1 to 255, 16; 0
+//	0  1       type: 1 IPv4, 2 host name, 3 IPv6
+//	1  1       length: 4, 1 to 255, 16
 //	2  length  value
 func (r *reader) address() Address {
 	typ := r.uint8("address type")

@@ -4,10 +4,12 @@ import "encoding/binary"
 
 // Limits of cell bodies, in bytes unless named otherwise.
 const (
-	MaxCreateHandshake = BodySize - 8       // 2035: handshake in CREATE and CREATED
-	MaxCreditPairs     = (BodySize - 2) / 6 // 340 pairs in a CREDIT
-	MaxGossip          = BodySize - 2       // 2041: packet in a GOSSIP
-	MaxHello           = BodySize - 2       // 2041: content of a HELLO
+	MaxCreateHandshake = BodySize - 8                    // 2035: handshake in CREATE and CREATED
+	MaxCreditPairs     = (BodySize - 2) / creditPairSize // 340 pairs in a CREDIT
+	MaxGossip          = BodySize - 2                    // 2041: packet in a GOSSIP
+	MaxHello           = BodySize - 2                    // 2041: content of a HELLO
+
+	creditPairSize = 6
 )
 
 // Create is the body of a CREATE or CREATED cell: one half of the handshake between a hop and who extends the circuit
@@ -130,7 +132,7 @@ func PutCredit(body []byte, pairs []CreditPair) error {
 	for _, p := range pairs {
 		binary.BigEndian.PutUint32(rest, uint32(p.Circuit))
 		binary.BigEndian.PutUint16(rest[4:], p.Add)
-		rest = rest[6:]
+		rest = rest[creditPairSize:]
 	}
 	clear(rest)
 	return nil
@@ -148,20 +150,21 @@ func DecodeCredit(body []byte, dst []CreditPair) ([]CreditPair, error) {
 	if count == 0 || count > MaxCreditPairs {
 		r.failf("%d pairs, 1 to %d are possible", count, MaxCreditPairs)
 	}
-	pairs := dst
-	for i := 0; i < count && r.err == nil; i++ {
-		id := CircuitID(r.uint32("circuit id"))
-		if id == 0 {
-			r.failf("pair %d without a circuit", i)
-		}
-		add := r.uint16("cells added")
-		if add == 0 {
-			r.failf("pair %d adds nothing", i)
-		}
-		pairs = append(pairs, CreditPair{id, add})
-	}
+	list := r.bytes(count*creditPairSize, "pairs")
 	if err := r.finishZeros(); err != nil {
 		return dst, err
+	}
+	pairs := dst
+	for at := 0; at < len(list); at += creditPairSize {
+		pair := list[at : at+creditPairSize] // by hand: up to 340 of them in each of many cells
+		p := CreditPair{CircuitID(binary.BigEndian.Uint32(pair)), binary.BigEndian.Uint16(pair[4:])}
+		if p.Circuit == 0 {
+			return dst, decodeError("CREDIT", 2+at, "pair %d without a circuit", at/creditPairSize)
+		}
+		if p.Add == 0 {
+			return dst, decodeError("CREDIT", 2+at+4, "pair %d adds nothing", at/creditPairSize)
+		}
+		pairs = append(pairs, p)
 	}
 	return pairs, nil
 }

@@ -27,10 +27,11 @@ type LinkSpecifier struct {
 	Value []byte // at most 255 bytes
 }
 
-// AddrPortSpecifier returns the specifier of a TCP address; an IPv4 address mapped to IPv6 becomes plain IPv4.
+// AddrPortSpecifier returns the specifier of a TCP address; an IPv4 address mapped to IPv6 becomes plain IPv4, and a
+// zone, which means nothing on another machine, is left out.
 func AddrPortSpecifier(ap netip.AddrPort) LinkSpecifier {
 	ip := ap.Addr().Unmap()
-	s := LinkSpecifier{Type: SpecifierIPv4, Value: ip.WithZone("").AsSlice()}
+	s := LinkSpecifier{Type: SpecifierIPv4, Value: ip.AsSlice()}
 	if ip.Is6() {
 		s.Type = SpecifierIPv6
 	}

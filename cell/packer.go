@@ -39,7 +39,7 @@ func (p *Packer) Free() int {
 func (p *Packer) Empty() bool { return p.used == 0 }
 
 // Add appends a message whose data is the concatenation of data, which is copied. It reports whether the message fit;
-// if not, nothing has changed.
+// if not, nothing has changed. More than MaxData bytes never fit.
 func (p *Packer) Add(command MessageCommand, stream StreamID, data ...[]byte) bool {
 	n := 0
 	for _, d := range data {
@@ -61,12 +61,12 @@ func (p *Packer) Add(command MessageCommand, stream StreamID, data ...[]byte) bo
 	return true
 }
 
-// Reserve returns the place for the data of a message, at most max bytes of it, for the caller to fill before Commit.
+// Reserve returns the place for the data of a message, at most "most" bytes of it, for the caller to fill before Commit.
 // It returns nil when not one byte fits. Another Reserve, Add or Finish before Commit takes the place back.
-func (p *Packer) Reserve(command MessageCommand, stream StreamID, max int) []byte {
+func (p *Packer) Reserve(command MessageCommand, stream StreamID, most int) []byte {
 	checkPacked(command, stream)
 	p.reserved = -1
-	n := min(p.Free(), max)
+	n := min(p.Free(), most)
 	if n < 1 || !p.fits(command, n) {
 		return nil
 	}

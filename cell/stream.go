@@ -1,6 +1,7 @@
 package cell
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 
@@ -95,13 +96,12 @@ func (m Connected) AppendTo(b []byte) ([]byte, error) {
 //	2  length  address
 func DecodeConnected(data []byte) (Connected, error) {
 	r := newReader("CONNECTED", data)
-	if len(data) == 2 && data[0] == addressNone && data[1] == 0 {
-		return Connected{}, nil
-	}
-	a := r.address()
-	if !a.IsIP() {
+	var a Address
+	if bytes.HasPrefix(data, []byte{addressNone, 0}) {
+		r.bytes(2, "address")
+	} else if a = r.address(); a.Host != "" {
 		r.at = 0
-		r.failf("address type %d instead of an IP address", addressHost)
+		r.failf("host name instead of an IP address")
 	}
 	if err := r.finish(); err != nil {
 		return Connected{}, err
