@@ -32,16 +32,8 @@ func (aesni) xorKeyStream(ks *aesKey, iv *block, data []byte) {
 }
 
 func (aesni) hash(hk *hashKey, x *block, data []byte) {
-	full := len(data) &^ (blockSize - 1)
 	var padded block
-	last := &padded[0]
-	n := full / blockSize
-	if full < len(data) {
-		copy(padded[:], data[full:])
-		n++
-	} else if full > 0 {
-		last = &data[full-blockSize]
-	}
+	n, last := split(data, &padded)
 	hashCLMUL(hk, x, unsafe.SliceData(data), n, last)
 }
 
