@@ -134,7 +134,7 @@ func TestPrintingAKeyNeverShowsItsPrivateHalf(t *testing.T) {
 	t.Parallel()
 	s := seed(9)
 	secret := hex.EncodeToString(s[:4])
-	for _, key := range []any{NewIdentityKey(s), NewSigningKey(s), NewLinkKey(s), &Signer{Key: NewSigningKey(s)}} {
+	for _, key := range []any{NewIdentityKey(s), NewSigningKey(s), NewLinkKey(s), NewFamilyKey(s), &Signer{Key: NewSigningKey(s)}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d", "%q"} {
 			text := fmt.Sprintf(verb, key)
 			if strings.Contains(text, secret) || strings.Contains(text, fmt.Sprint(s[:4])) ||
