@@ -8,10 +8,11 @@ import (
 // Packer fills one payload with relay messages, in place and without allocating. Every message must be one that
 // ParsePayload accepts: an unknown command, a stream id that the command cannot carry and DATA without data are bugs
 // of the caller and panic. That an EXTEND stays alone is kept by the Packer: nothing fits beside it.
+// A Packer is not to be copied once it holds a message.
 type Packer struct {
 	payload  []byte
 	used     int
-	reserved int // bytes handed out by Reserve; -1 when none are
+	reserved int // bytes handed out by Reserve
 	command  MessageCommand
 	stream   StreamID
 	extend   bool // holds an EXTEND, which stays alone
@@ -23,7 +24,7 @@ func NewPacker(payload []byte) Packer {
 	if len(payload) != PayloadSize {
 		panic(fmt.Sprintf("cell: packing a payload of %d bytes instead of %d", len(payload), PayloadSize))
 	}
-	return Packer{payload: payload, reserved: -1}
+	return Packer{payload: payload}
 }
 
 // Free returns how many bytes of data one more message could carry, or -1 when not even an empty one fits. An EXTEND
@@ -49,7 +50,7 @@ func (p *Packer) Add(command MessageCommand, stream StreamID, data ...[]byte) bo
 	if command == MessageData && n == 0 {
 		panic("cell: packing DATA without data")
 	}
-	p.reserved = -1
+	p.reserved = 0
 	if !p.fits(command, n) {
 		return false
 	}
@@ -65,7 +66,7 @@ func (p *Packer) Add(command MessageCommand, stream StreamID, data ...[]byte) bo
 // It returns nil when not one byte fits. Another Reserve, Add or Finish before Commit takes the place back.
 func (p *Packer) Reserve(command MessageCommand, stream StreamID, most int) []byte {
 	checkPacked(command, stream)
-	p.reserved = -1
+	p.reserved = 0
 	n := min(p.Free(), most)
 	if n < 1 || !p.fits(command, n) {
 		return nil
@@ -76,12 +77,12 @@ func (p *Packer) Reserve(command MessageCommand, stream StreamID, most int) []by
 }
 
 // Commit adds the message whose place Reserve returned last, with the first n bytes of that place as its data. With n
-// 0 there is no message. More than was reserved, or nothing reserved, panics.
+// 0, which is right also after Reserve returned nil, there is no message. More than was reserved panics.
 func (p *Packer) Commit(n int) {
 	if n < 0 || n > p.reserved {
-		panic(fmt.Sprintf("cell: committing %d bytes of %d reserved", n, max(p.reserved, 0)))
+		panic(fmt.Sprintf("cell: committing %d bytes of %d reserved", n, p.reserved))
 	}
-	p.reserved = -1
+	p.reserved = 0
 	if n > 0 {
 		p.putMessage(p.command, p.stream, n)
 	}
@@ -90,7 +91,7 @@ func (p *Packer) Commit(n int) {
 // Finish writes zeros behind the last message; the payload is then complete. A payload without a message does not
 // parse: look at Empty first.
 func (p *Packer) Finish() {
-	p.reserved = -1
+	p.reserved = 0
 	clear(p.payload[p.used:])
 }
 

@@ -200,6 +200,7 @@ func TestReserveAndCommitFillInPlace(t *testing.T) {
 	if p.Reserve(MessageData, 1, 0) != nil || p.Reserve(MessageData, 1, -1) != nil {
 		t.Error("reserved no bytes")
 	}
+	p.Commit(copy(p.Reserve(MessageData, 1, 0), "no room"))
 	copy(p.Reserve(MessageData, 1, 100), "hello")
 	p.Commit(5)
 	copy(p.Reserve(MessageData, 1, 100), "given up")
