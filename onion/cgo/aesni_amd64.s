@@ -107,44 +107,96 @@ TEXT ·expandAESNI(SB), NOSPLIT, $0-16
 	MOVOU (16*i)(AX), X1; \
 	op X1, X0
 
-// func encryptAESNI(ks *aesKey, x *block)
-TEXT ·encryptAESNI(SB), NOSPLIT, $0-16
+#define ROUNDS(op, oplast) \
+	ROUND(PXOR, 0); \
+	ROUND(op, 1); \
+	ROUND(op, 2); \
+	ROUND(op, 3); \
+	ROUND(op, 4); \
+	ROUND(op, 5); \
+	ROUND(op, 6); \
+	ROUND(op, 7); \
+	ROUND(op, 8); \
+	ROUND(op, 9); \
+	ROUND(oplast, 10)
+
+// func encryptAESNI(ks *aesKey, x, mask *block)
+TEXT ·encryptAESNI(SB), NOSPLIT, $0-24
 	MOVQ ks+0(FP), AX
 	MOVQ x+8(FP), BX
+	MOVQ mask+16(FP), CX
 	MOVOU (BX), X0
-	ROUND(PXOR, 0)
-	ROUND(AESENC, 1)
-	ROUND(AESENC, 2)
-	ROUND(AESENC, 3)
-	ROUND(AESENC, 4)
-	ROUND(AESENC, 5)
-	ROUND(AESENC, 6)
-	ROUND(AESENC, 7)
-	ROUND(AESENC, 8)
-	ROUND(AESENC, 9)
-	ROUND(AESENCLAST, 10)
+	MOVOU (CX), X2
+	PXOR X2, X0
+	ROUNDS(AESENC, AESENCLAST)
+	PXOR X2, X0
 	MOVOU X0, (BX)
 	RET
 
-// func decryptAESNI(ks *aesKey, x *block)
-TEXT ·decryptAESNI(SB), NOSPLIT, $0-16
+// func decryptAESNI(ks *aesKey, x, mask *block)
+TEXT ·decryptAESNI(SB), NOSPLIT, $0-24
 	MOVQ ks+0(FP), AX
 	MOVQ x+8(FP), BX
+	MOVQ mask+16(FP), CX
 	ADDQ $DEC, AX
 	MOVOU (BX), X0
-	ROUND(PXOR, 0)
-	ROUND(AESDEC, 1)
-	ROUND(AESDEC, 2)
-	ROUND(AESDEC, 3)
-	ROUND(AESDEC, 4)
-	ROUND(AESDEC, 5)
-	ROUND(AESDEC, 6)
-	ROUND(AESDEC, 7)
-	ROUND(AESDEC, 8)
-	ROUND(AESDEC, 9)
-	ROUND(AESDECLAST, 10)
+	MOVOU (CX), X2
+	PXOR X2, X0
+	ROUNDS(AESDEC, AESDECLAST)
+	PXOR X2, X0
 	MOVOU X0, (BX)
 	RET
+
+// Accumulators of unreduced products: X13 low, X14 middle, X15 high.
+
+// Adds the product of the block in X0 and the power in X1; the middle part is
+// that of the schoolbook.
+#define ACCUMULATE \
+	MOVO X0, X2; \
+	MOVO X0, X3; \
+	MOVO X0, X4; \
+	PCLMULQDQ $0x00, X1, X0; \
+	PCLMULQDQ $0x01, X1, X2; \
+	PCLMULQDQ $0x10, X1, X3; \
+	PCLMULQDQ $0x11, X1, X4; \
+	PXOR X0, X13; \
+	PXOR X2, X14; \
+	PXOR X3, X14; \
+	PXOR X4, X15
+
+// Adds the product of the block in X0 and power number i of the last eight; the middle part is
+// Karatsuba's. mids is the register with the sum of the power's halves.
+#define KARATSUBA(i, mids, which) \
+	MOVOU (POWER8+16*i)(AX), X1; \
+	PSHUFD $0x4e, X0, X2; \
+	MOVO X0, X3; \
+	PXOR X0, X2; \
+	PCLMULQDQ $0x00, X1, X0; \
+	PCLMULQDQ $0x11, X1, X3; \
+	PCLMULQDQ $which, mids, X2; \
+	PXOR X0, X13; \
+	PXOR X3, X15; \
+	PXOR X2, X14
+
+// Reduces the accumulators, with the schoolbook's middle, to the element X5; X12 is poly.
+#define REDUCE \
+	MOVO X14, X5; \
+	PSLLO $8, X14; \
+	PSRLO $8, X5; \
+	PXOR X14, X13; \
+	PXOR X5, X15; \
+	PSHUFD $0x4e, X13, X5; \
+	PCLMULQDQ $0x00, X12, X13; \
+	PXOR X13, X5; \
+	PSHUFD $0x4e, X5, X13; \
+	PCLMULQDQ $0x00, X12, X5; \
+	PXOR X13, X5; \
+	PXOR X15, X5
+
+#define CLEAR \
+	PXOR X13, X13; \
+	PXOR X14, X14; \
+	PXOR X15, X15
 
 #define COUNTER(i, x) \
 	MOVOU counts<>+(16*i)(SB), x; \
@@ -201,13 +253,31 @@ TEXT ·decryptAESNI(SB), NOSPLIT, $0-16
 	ADDQ $16, DI; \
 	SUBQ $16, CX
 
-// func xorKeyStreamAESNI(ks *aesKey, iv *block, data *byte, n int)
-TEXT ·xorKeyStreamAESNI(SB), NOSPLIT, $0-32
+// func keystreamAESNI(ks *aesKey, b, x *block, clear, first uint64, data *byte, n int)
+TEXT ·keystreamAESNI(SB), NOSPLIT, $0-56
 	MOVQ ks+0(FP), AX
-	MOVQ iv+8(FP), BX
-	MOVQ data+16(FP), DI
-	MOVQ n+24(FP), CX
-	MOVOU (BX), X8
+	MOVQ b+8(FP), BX
+	MOVQ x+16(FP), SI
+	MOVQ data+40(FP), DI
+	MOVQ n+48(FP), CX
+
+	// The counter in X8: POLYVAL, then its last byte.
+	MOVOU poly<>(SB), X12
+	MOVOU (SI), X0
+	MOVOU (BX), X1
+	CLEAR
+	ACCUMULATE
+	REDUCE
+	MOVQ clear+24(FP), DX
+	SHLQ $56, DX
+	MOVQ DX, X8
+	PSLLO $8, X8
+	PANDN X5, X8
+	MOVQ first+32(FP), DX
+	SHLQ $56, DX
+	MOVQ DX, X0
+	PSLLO $8, X0
+	PADDB X0, X8
 	CMPQ CX, $128
 	JLT rest
 
@@ -269,70 +339,6 @@ one:
 	XORB DX, (DI)
 
 done:
-	RET
-
-// Accumulators of unreduced products: X13 low, X14 middle, X15 high.
-
-// Adds the product of the block in X0 and the power in X1; the middle part is
-// that of the schoolbook.
-#define ACCUMULATE \
-	MOVO X0, X2; \
-	MOVO X0, X3; \
-	MOVO X0, X4; \
-	PCLMULQDQ $0x00, X1, X0; \
-	PCLMULQDQ $0x01, X1, X2; \
-	PCLMULQDQ $0x10, X1, X3; \
-	PCLMULQDQ $0x11, X1, X4; \
-	PXOR X0, X13; \
-	PXOR X2, X14; \
-	PXOR X3, X14; \
-	PXOR X4, X15
-
-// Adds the product of the block in X0 and power number i of the last eight; the middle part is
-// Karatsuba's. mids is the register with the sum of the power's halves.
-#define KARATSUBA(i, mids, which) \
-	MOVOU (POWER8+16*i)(AX), X1; \
-	PSHUFD $0x4e, X0, X2; \
-	MOVO X0, X3; \
-	PXOR X0, X2; \
-	PCLMULQDQ $0x00, X1, X0; \
-	PCLMULQDQ $0x11, X1, X3; \
-	PCLMULQDQ $which, mids, X2; \
-	PXOR X0, X13; \
-	PXOR X3, X15; \
-	PXOR X2, X14
-
-// Reduces the accumulators, with the schoolbook's middle, to the element X5; X12 is poly.
-#define REDUCE \
-	MOVO X14, X5; \
-	PSLLO $8, X14; \
-	PSRLO $8, X5; \
-	PXOR X14, X13; \
-	PXOR X5, X15; \
-	PSHUFD $0x4e, X13, X5; \
-	PCLMULQDQ $0x00, X12, X13; \
-	PXOR X13, X5; \
-	PSHUFD $0x4e, X5, X13; \
-	PCLMULQDQ $0x00, X12, X5; \
-	PXOR X13, X5; \
-	PXOR X15, X5
-
-#define CLEAR \
-	PXOR X13, X13; \
-	PXOR X14, X14; \
-	PXOR X15, X15
-
-// func dotCLMUL(x, key *block)
-TEXT ·dotCLMUL(SB), NOSPLIT, $0-16
-	MOVQ x+0(FP), AX
-	MOVQ key+8(FP), BX
-	MOVOU poly<>(SB), X12
-	MOVOU (AX), X0
-	MOVOU (BX), X1
-	CLEAR
-	ACCUMULATE
-	REDUCE
-	MOVOU X5, (AX)
 	RET
 
 // The product of the power in X5 and H in X6 becomes the power number i of the last eight.

@@ -80,12 +80,15 @@ TEXT ·expandAESE(SB), NOSPLIT, $0-16
 	AESD k, x; \
 	AESIMC x, x
 
-// func encryptAESE(ks *aesKey, x *block)
-TEXT ·encryptAESE(SB), NOSPLIT, $0-16
+// func encryptAESE(ks *aesKey, x, mask *block)
+TEXT ·encryptAESE(SB), NOSPLIT, $0-24
 	MOVD ks+0(FP), R0
 	MOVD x+8(FP), R1
+	MOVD mask+16(FP), R2
 	LOADKEYS
 	FMOVQ (R1), F0
+	FMOVQ (R2), F1
+	VEOR V1.B16, V0.B16, V0.B16
 	ENCROUND(V16.B16, V0.B16)
 	ENCROUND(V17.B16, V0.B16)
 	ENCROUND(V18.B16, V0.B16)
@@ -97,16 +100,20 @@ TEXT ·encryptAESE(SB), NOSPLIT, $0-16
 	ENCROUND(V24.B16, V0.B16)
 	AESE V25.B16, V0.B16
 	VEOR V26.B16, V0.B16, V0.B16
+	VEOR V1.B16, V0.B16, V0.B16
 	FMOVQ F0, (R1)
 	RET
 
-// func decryptAESD(ks *aesKey, x *block)
-TEXT ·decryptAESD(SB), NOSPLIT, $0-16
+// func decryptAESD(ks *aesKey, x, mask *block)
+TEXT ·decryptAESD(SB), NOSPLIT, $0-24
 	MOVD ks+0(FP), R0
 	MOVD x+8(FP), R1
+	MOVD mask+16(FP), R2
 	ADD $DEC, R0
 	LOADKEYS
 	FMOVQ (R1), F0
+	FMOVQ (R2), F1
+	VEOR V1.B16, V0.B16, V0.B16
 	DECROUND(V16.B16, V0.B16)
 	DECROUND(V17.B16, V0.B16)
 	DECROUND(V18.B16, V0.B16)
@@ -118,8 +125,60 @@ TEXT ·decryptAESD(SB), NOSPLIT, $0-16
 	DECROUND(V24.B16, V0.B16)
 	AESD V25.B16, V0.B16
 	VEOR V26.B16, V0.B16, V0.B16
+	VEOR V1.B16, V0.B16, V0.B16
 	FMOVQ F0, (R1)
 	RET
+
+// Accumulators of unreduced products: V16 low, V17 middle (Karatsuba's), V18
+// high. V19 is x^63 + x^62 + x^57 in the low half.
+
+#define CLEAR \
+	VEOR V16.B16, V16.B16, V16.B16; \
+	VEOR V17.B16, V17.B16, V17.B16; \
+	VEOR V18.B16, V18.B16, V18.B16
+
+#define POLY \
+	VEOR V19.B16, V19.B16, V19.B16; \
+	MOVD $0xc200000000000000, R7; \
+	VMOV R7, V19.D[0]
+
+// Adds the product of the block in V0 and a power, of which h1 and h2 are the
+// low and the high half. pmull multiplies mid, the sum of the halves, by sum: V1 in the same arrangement.
+#define ACCUMULATE(h1, h2, pmull, mid, sum) \
+	VEXT $8, V0.B16, V0.B16, V1.B16; \
+	VEOR V0.B16, V1.B16, V1.B16; \
+	VPMULL h1, V0.D1, V2.Q1; \
+	VPMULL2 h2, V0.D2, V3.Q1; \
+	pmull mid, sum, V4.Q1; \
+	VEOR V2.B16, V16.B16, V16.B16; \
+	VEOR V3.B16, V18.B16, V18.B16; \
+	VEOR V4.B16, V17.B16, V17.B16
+
+// The same for the power in V5.
+#define ACCUMULATE1 \
+	VEXT $8, V5.B16, V5.B16, V6.B16; \
+	VEOR V5.B16, V6.B16, V6.B16; \
+	ACCUMULATE(V5.D1, V5.D2, VPMULL, V6.D1, V1.D1)
+
+// The same for a power whose sum of halves is the low or the high half of a register.
+#define LOWMID(h1, h2, mid) ACCUMULATE(h1, h2, VPMULL, mid, V1.D1)
+#define HIGHMID(h1, h2, mid) ACCUMULATE(h1, h2, VPMULL2, mid, V1.D2)
+
+// Reduces the accumulators to the element V7. V31 is zero.
+#define REDUCE \
+	VEOR V16.B16, V17.B16, V17.B16; \
+	VEOR V18.B16, V17.B16, V17.B16; \
+	VEXT $8, V17.B16, V31.B16, V1.B16; \
+	VEXT $8, V31.B16, V17.B16, V2.B16; \
+	VEOR V1.B16, V16.B16, V16.B16; \
+	VEOR V2.B16, V18.B16, V18.B16; \
+	VPMULL V19.D1, V16.D1, V1.Q1; \
+	VEXT $8, V16.B16, V16.B16, V2.B16; \
+	VEOR V1.B16, V2.B16, V2.B16; \
+	VPMULL V19.D1, V2.D1, V1.Q1; \
+	VEXT $8, V2.B16, V2.B16, V7.B16; \
+	VEOR V18.B16, V1.B16, V1.B16; \
+	VEOR V1.B16, V7.B16, V7.B16
 
 #define ROUND8(k) \
 	ENCROUND(k, V0.B16); \
@@ -175,17 +234,33 @@ TEXT ·decryptAESD(SB), NOSPLIT, $0-16
 	VST1.P [V0.B16], 16(R2); \
 	SUB $16, R3
 
-// func xorKeyStreamAESE(ks *aesKey, iv *block, data *byte, n int)
-TEXT ·xorKeyStreamAESE(SB), NOSPLIT, $0-32
+// func keystreamAESE(ks *aesKey, b, x *block, clear, first uint64, data *byte, n int)
+TEXT ·keystreamAESE(SB), NOSPLIT, $0-56
 	MOVD ks+0(FP), R0
-	MOVD iv+8(FP), R1
-	MOVD data+16(FP), R2
-	MOVD n+24(FP), R3
-	LOADKEYS
-	FMOVQ (R1), F8
+	MOVD b+8(FP), R1
+	MOVD x+16(FP), R4
+	MOVD data+40(FP), R2
+	MOVD n+48(FP), R3
+
+	// The counter in V8: POLYVAL, then its last byte.
+	POLY
+	VEOR V31.B16, V31.B16, V31.B16
+	FMOVQ (R4), F0
+	FMOVQ (R1), F5
+	CLEAR
+	ACCUMULATE1
+	REDUCE
+	VMOV V7.D[1], R4
+	MOVD clear+24(FP), R5
+	BIC R5<<56, R4
+	MOVD first+32(FP), R5
+	ADD R5<<56, R4
+	VMOV V7.B16, V8.B16
+	VMOV R4, V8.D[1]
 	VEOR V9.B16, V9.B16, V9.B16
 	MOVD $(1<<56), R4
 	VMOV R4, V9.D[1]
+	LOADKEYS
 	CMP $128, R3
 	BLT rest
 
@@ -249,71 +324,6 @@ one:
 	MOVB R6, (R2)
 
 done:
-	RET
-
-// Accumulators of unreduced products: V16 low, V17 middle (Karatsuba's), V18
-// high. V19 is x^63 + x^62 + x^57 in the low half.
-
-#define CLEAR \
-	VEOR V16.B16, V16.B16, V16.B16; \
-	VEOR V17.B16, V17.B16, V17.B16; \
-	VEOR V18.B16, V18.B16, V18.B16
-
-#define POLY \
-	VEOR V19.B16, V19.B16, V19.B16; \
-	MOVD $0xc200000000000000, R7; \
-	VMOV R7, V19.D[0]
-
-// Adds the product of the block in V0 and a power, of which h1 and h2 are the
-// low and the high half. pmull multiplies mid, the sum of the halves, by sum: V1 in the same arrangement.
-#define ACCUMULATE(h1, h2, pmull, mid, sum) \
-	VEXT $8, V0.B16, V0.B16, V1.B16; \
-	VEOR V0.B16, V1.B16, V1.B16; \
-	VPMULL h1, V0.D1, V2.Q1; \
-	VPMULL2 h2, V0.D2, V3.Q1; \
-	pmull mid, sum, V4.Q1; \
-	VEOR V2.B16, V16.B16, V16.B16; \
-	VEOR V3.B16, V18.B16, V18.B16; \
-	VEOR V4.B16, V17.B16, V17.B16
-
-// The same for the power in V5.
-#define ACCUMULATE1 \
-	VEXT $8, V5.B16, V5.B16, V6.B16; \
-	VEOR V5.B16, V6.B16, V6.B16; \
-	ACCUMULATE(V5.D1, V5.D2, VPMULL, V6.D1, V1.D1)
-
-// The same for a power whose sum of halves is the low or the high half of a register.
-#define LOWMID(h1, h2, mid) ACCUMULATE(h1, h2, VPMULL, mid, V1.D1)
-#define HIGHMID(h1, h2, mid) ACCUMULATE(h1, h2, VPMULL2, mid, V1.D2)
-
-// Reduces the accumulators to the element V7. V31 is zero.
-#define REDUCE \
-	VEOR V16.B16, V17.B16, V17.B16; \
-	VEOR V18.B16, V17.B16, V17.B16; \
-	VEXT $8, V17.B16, V31.B16, V1.B16; \
-	VEXT $8, V31.B16, V17.B16, V2.B16; \
-	VEOR V1.B16, V16.B16, V16.B16; \
-	VEOR V2.B16, V18.B16, V18.B16; \
-	VPMULL V19.D1, V16.D1, V1.Q1; \
-	VEXT $8, V16.B16, V16.B16, V2.B16; \
-	VEOR V1.B16, V2.B16, V2.B16; \
-	VPMULL V19.D1, V2.D1, V1.Q1; \
-	VEXT $8, V2.B16, V2.B16, V7.B16; \
-	VEOR V18.B16, V1.B16, V1.B16; \
-	VEOR V1.B16, V7.B16, V7.B16
-
-// func dotPMULL(x, key *block)
-TEXT ·dotPMULL(SB), NOSPLIT, $0-16
-	MOVD x+0(FP), R0
-	MOVD key+8(FP), R1
-	POLY
-	VEOR V31.B16, V31.B16, V31.B16
-	FMOVQ (R0), F0
-	FMOVQ (R1), F5
-	CLEAR
-	ACCUMULATE1
-	REDUCE
-	FMOVQ F7, (R0)
 	RET
 
 // The product of the power in V7 and H in V5 becomes the power number i of the last eight.

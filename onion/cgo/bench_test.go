@@ -65,9 +65,9 @@ func BenchmarkPrimitive(b *testing.B) {
 		}
 		run("ExpandAES", blockSize, func() { kern.expandAES(&ks, &key) })
 		run("ExpandHash", blockSize, func() { kern.expandHash(&hk, &key) })
-		run("EncryptAES", blockSize, func() { kern.encryptAES(&ks, &x) })
-		run("Dot", blockSize, func() { kern.dot(&x, &key) })
-		run("KeyStream", cellBodySize-TagSize, func() { kern.xorKeyStream(&ks, &x, data[TagSize:]) })
+		run("Encrypt", blockSize, func() { kern.encrypt(&ks, &x, &key) })
+		run("HashBlock", blockSize, func() { kern.hash(&hk, &x, nil) })
+		run("Keystream", cellBodySize-TagSize, func() { kern.keystream(&ks, &key, &x, 0xff, 0, data[TagSize:]) })
 		run("Hash", cellBodySize+1, func() { kern.hash(&hk, &x, data[TagSize-1:]) })
 	}
 }

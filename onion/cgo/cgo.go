@@ -54,7 +54,7 @@ func (r *Relay) Forward(cmd byte, body []byte) (recognised bool) {
 	l := &r.forward
 	l.check(body)
 	l.encrypt(cmd, body)
-	copy(l.chain[:], body)
+	l.chain = block(body)
 	if subtle.ConstantTimeCompare(body[:TagSize], l.nonce[:]) != 1 {
 		return false
 	}
@@ -68,7 +68,7 @@ func (r *Relay) Backward(cmd byte, body []byte) {
 	l := &r.backward
 	l.check(body)
 	l.encrypt(cmd, body)
-	copy(l.chain[:], body)
+	l.chain = block(body)
 }
 
 // Originate seals, in place, a cell that this hop sends towards the client.
@@ -77,10 +77,10 @@ func (r *Relay) Backward(cmd byte, body []byte) {
 func (r *Relay) Originate(cmd byte, body []byte) {
 	l := &r.backward
 	l.check(body)
-	copy(body, l.nonce[:])
+	*(*block)(body) = l.nonce
 	l.encrypt(cmd, body)
-	copy(l.chain[:], body)
-	copy(l.nonce[:], body)
+	l.chain = block(body)
+	l.nonce = block(body)
 	l.update()
 }
 
@@ -119,8 +119,8 @@ func newClient(kern kernel, bodySize int, keys []byte) (*Client, error) {
 func (c *Client) Originate(cmd byte, body []byte) {
 	l := &c.forward
 	l.check(body)
-	copy(body, l.nonce[:])
-	copy(l.next[:], body)
+	*(*block)(body) = l.nonce
+	l.next = block(body)
 	l.decrypt(cmd, body)
 	l.chain = l.next
 	l.update()
@@ -131,7 +131,7 @@ func (c *Client) Originate(cmd byte, body []byte) {
 func (c *Client) Forward(cmd byte, body []byte) {
 	l := &c.forward
 	l.check(body)
-	copy(l.next[:], body)
+	l.next = block(body)
 	l.decrypt(cmd, body)
 	l.chain = l.next
 }
@@ -144,7 +144,7 @@ func (c *Client) Forward(cmd byte, body []byte) {
 func (c *Client) Backward(cmd byte, body []byte) (recognised bool) {
 	l := &c.backward
 	l.check(body)
-	copy(l.next[:], body)
+	l.next = block(body)
 	l.decrypt(cmd, body)
 	l.chain = l.next
 	if subtle.ConstantTimeCompare(body[:TagSize], l.nonce[:]) != 1 {

@@ -11,23 +11,22 @@ type kernel interface {
 	// expandAES sets ks from key, for both directions of the cipher.
 	expandAES(ks *aesKey, key *block)
 
-	// encryptAES and decryptAES replace x.
-	encryptAES(ks *aesKey, x *block)
-	decryptAES(ks *aesKey, x *block)
+	// encrypt and decrypt replace x by AES(x ^ mask) ^ mask and its inverse.
+	encrypt(ks *aesKey, x, mask *block)
+	decrypt(ks *aesKey, x, mask *block)
 
-	// xorKeyStream XORs into data the encryption of iv and its successors.
-	// Only the last byte of iv counts (modulo 256); iv may be overwritten.
-	// data is at most 256 blocks, the last of them may be partial.
-	xorKeyStream(ks *aesKey, iv *block, data []byte)
+	// keystream XORs into data the encryption of IV + first and its
+	// successors, where IV is POLYVAL(b; x) without the bits clear of its last
+	// byte. Only that byte counts (modulo 256). data is at most 256 blocks, the last of which may
+	// be partial.
+	keystream(ks *aesKey, b, x *block, clear, first uint8, data []byte)
 
 	// expandHash sets hk from the POLYVAL key.
 	expandHash(hk *hashKey, key *block)
 
-	// hash replaces x by POLYVAL(key; x | data), data zero-padded to whole blocks.
+	// hash replaces x by POLYVAL(key; x | data), data zero-padded to whole
+	// blocks. It does not write to data.
 	hash(hk *hashKey, x *block, data []byte)
-
-	// dot replaces x by POLYVAL(key; x).
-	dot(x, key *block)
 }
 
 // An aesKey is an expanded AES-128 key.
@@ -36,9 +35,9 @@ type aesKey struct {
 	// inverse cipher. Used by the assembly kernels.
 	enc, dec [11]block
 
-	// Used by the portable kernel; buf is its keystream block.
-	std cipher.Block
-	buf block
+	// Used by the portable kernel, with a counter and a keystream block.
+	std     cipher.Block
+	iv, buf block
 }
 
 // hashPowers is the number of powers of a POLYVAL key that are kept, so that

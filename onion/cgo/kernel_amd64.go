@@ -22,13 +22,13 @@ type aesni struct{}
 func (aesni) name() string { return "aesni" }
 
 func (aesni) expandAES(ks *aesKey, key *block)   { expandAESNI(ks, key) }
-func (aesni) encryptAES(ks *aesKey, x *block)    { encryptAESNI(ks, x) }
-func (aesni) decryptAES(ks *aesKey, x *block)    { decryptAESNI(ks, x) }
 func (aesni) expandHash(hk *hashKey, key *block) { expandCLMUL(hk, key) }
-func (aesni) dot(x, key *block)                  { dotCLMUL(x, key) }
 
-func (aesni) xorKeyStream(ks *aesKey, iv *block, data []byte) {
-	xorKeyStreamAESNI(ks, iv, unsafe.SliceData(data), len(data))
+func (aesni) encrypt(ks *aesKey, x, mask *block) { encryptAESNI(ks, x, mask) }
+func (aesni) decrypt(ks *aesKey, x, mask *block) { decryptAESNI(ks, x, mask) }
+
+func (aesni) keystream(ks *aesKey, b, x *block, clear, first uint8, data []byte) {
+	keystreamAESNI(ks, b, x, uint64(clear), uint64(first), unsafe.SliceData(data), len(data))
 }
 
 func (aesni) hash(hk *hashKey, x *block, data []byte) {
@@ -43,15 +43,13 @@ func (aesni) hash(hk *hashKey, x *block, data []byte) {
 func expandAESNI(ks *aesKey, key *block)
 
 //go:noescape
-func encryptAESNI(ks *aesKey, x *block)
+func encryptAESNI(ks *aesKey, x, mask *block)
 
 //go:noescape
-func decryptAESNI(ks *aesKey, x *block)
+func decryptAESNI(ks *aesKey, x, mask *block)
 
-// xorKeyStreamAESNI is xorKeyStream for the n bytes at data.
-//
 //go:noescape
-func xorKeyStreamAESNI(ks *aesKey, iv *block, data *byte, n int)
+func keystreamAESNI(ks *aesKey, b, x *block, clear, first uint64, data *byte, n int)
 
 // expandCLMUL sets the last eight powers and hk.mids.
 //
@@ -62,6 +60,3 @@ func expandCLMUL(hk *hashKey, key *block)
 //
 //go:noescape
 func hashCLMUL(hk *hashKey, x *block, data *byte, n int, last *byte)
-
-//go:noescape
-func dotCLMUL(x, key *block)

@@ -22,13 +22,13 @@ type armv8 struct{}
 func (armv8) name() string { return "armv8" }
 
 func (armv8) expandAES(ks *aesKey, key *block)   { expandAESE(ks, key) }
-func (armv8) encryptAES(ks *aesKey, x *block)    { encryptAESE(ks, x) }
-func (armv8) decryptAES(ks *aesKey, x *block)    { decryptAESD(ks, x) }
 func (armv8) expandHash(hk *hashKey, key *block) { expandPMULL(hk, key) }
-func (armv8) dot(x, key *block)                  { dotPMULL(x, key) }
 
-func (armv8) xorKeyStream(ks *aesKey, iv *block, data []byte) {
-	xorKeyStreamAESE(ks, iv, unsafe.SliceData(data), len(data))
+func (armv8) encrypt(ks *aesKey, x, mask *block) { encryptAESE(ks, x, mask) }
+func (armv8) decrypt(ks *aesKey, x, mask *block) { decryptAESD(ks, x, mask) }
+
+func (armv8) keystream(ks *aesKey, b, x *block, clear, first uint8, data []byte) {
+	keystreamAESE(ks, b, x, uint64(clear), uint64(first), unsafe.SliceData(data), len(data))
 }
 
 func (armv8) hash(hk *hashKey, x *block, data []byte) {
@@ -43,15 +43,13 @@ func (armv8) hash(hk *hashKey, x *block, data []byte) {
 func expandAESE(ks *aesKey, key *block)
 
 //go:noescape
-func encryptAESE(ks *aesKey, x *block)
+func encryptAESE(ks *aesKey, x, mask *block)
 
 //go:noescape
-func decryptAESD(ks *aesKey, x *block)
+func decryptAESD(ks *aesKey, x, mask *block)
 
-// xorKeyStreamAESE is xorKeyStream for the n bytes at data.
-//
 //go:noescape
-func xorKeyStreamAESE(ks *aesKey, iv *block, data *byte, n int)
+func keystreamAESE(ks *aesKey, b, x *block, clear, first uint64, data *byte, n int)
 
 // expandPMULL sets the last eight powers and hk.mids.
 //
@@ -62,6 +60,3 @@ func expandPMULL(hk *hashKey, key *block)
 //
 //go:noescape
 func hashPMULL(hk *hashKey, x *block, data *byte, n int, last *byte)
-
-//go:noescape
-func dotPMULL(x, key *block)

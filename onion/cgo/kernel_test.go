@@ -20,6 +20,9 @@ func randomBytes(r *rand.ChaCha8, n int) []byte {
 	return b
 }
 
+// one is the neutral element of POLYVAL's product: x^128.
+var one = block{0: 0x01, 15: 0xc2}
+
 // testLengths are the data lengths at which kernels are compared: each up to a
 // few rounds of the widest loop, and those of whole bodies.
 func testLengths() []int {
@@ -115,7 +118,9 @@ func TestHashEdges(t *testing.T) {
 				for _, x := range values {
 					want := polyvalBig(key, x[:])
 					got := x
-					kern.dot(&got, &key)
+					var hk hashKey
+					kern.expandHash(&hk, &key)
+					kern.hash(&hk, &got, nil)
 					if got != want {
 						t.Fatalf("dot(%x, %x) = %x, want %x", x, key, got, want)
 					}
@@ -163,11 +168,18 @@ func TestKernelsAgree(t *testing.T) {
 				if !intact() || !bytes.Equal(inside, data) {
 					t.Fatalf("hash of %d bytes wrote to its input", n)
 				}
-				got, want = x, x
-				kern.dot(&got, &key)
-				ref.dot(&want, &key)
-				if got != want {
-					t.Fatalf("dot: %x, want %x", got, want)
+				var ks, ksRef aesKey
+				kern.expandAES(&ks, &key)
+				ref.expandAES(&ksRef, &key)
+				b := block(randomBytes(r, 16))
+				clear, first := byte(r.Uint64()), byte(r.Uint64())
+				kern.keystream(&ks, &b, &x, clear, first, inside)
+				ref.keystream(&ksRef, &b, &x, clear, first, data)
+				if !bytes.Equal(inside, data) {
+					t.Fatalf("keystream of %d bytes:\n got %x\nwant %x", n, inside, data)
+				}
+				if !intact() {
+					t.Fatalf("keystream of %d bytes wrote past its end", n)
 				}
 			}
 		})
@@ -190,16 +202,20 @@ func TestCiphersAreAES(t *testing.T) {
 				}
 				var ks aesKey
 				kern.expandAES(&ks, &key)
-				var got, want block
-				got = x
-				kern.encryptAES(&ks, &got)
-				std.Encrypt(want[:], x[:])
+				var want block
+				mask := block(randomBytes(r, 16))
+				xorBlock(&want, &x)
+				xorBlock(&want, &mask)
+				std.Encrypt(want[:], want[:])
+				xorBlock(&want, &mask)
+				got := x
+				kern.encrypt(&ks, &got, &mask)
 				if got != want {
-					t.Fatalf("AES(%x) = %x, want %x", x, got, want)
+					t.Fatalf("encryption of %x: %x, want %x", x, got, want)
 				}
-				kern.decryptAES(&ks, &got)
+				kern.decrypt(&ks, &got, &mask)
 				if got != x {
-					t.Fatalf("AES^-1(%x) = %x, want %x", want, got, x)
+					t.Fatalf("decryption of %x: %x, want %x", want, got, x)
 				}
 
 				x[15] = byte(256 - (n+15)/16) // the largest that does not wrap
@@ -207,8 +223,7 @@ func TestCiphersAreAES(t *testing.T) {
 					x[15] = 0
 				}
 				inside, intact := guarded(data)
-				iv := x
-				kern.xorKeyStream(&ks, &iv, inside)
+				kern.keystream(&ks, &one, &x, 0, 0, inside)
 				cipher.NewCTR(std, x[:]).XORKeyStream(data, data)
 				if !bytes.Equal(inside, data) {
 					t.Fatalf("keystream of %d bytes:\n got %x\nwant %x", n, inside, data)
@@ -221,7 +236,7 @@ func TestCiphersAreAES(t *testing.T) {
 	}
 }
 
-// TestCounterStaysInItsByte pins the contract of xorKeyStream: the byte wraps and nothing
+// TestCounterStaysInItsByte pins the contract of keystream: the byte wraps and nothing
 // is carried.
 func TestCounterStaysInItsByte(t *testing.T) {
 	t.Parallel()
@@ -230,16 +245,15 @@ func TestCounterStaysInItsByte(t *testing.T) {
 			t.Parallel()
 			r := newRand(4)
 			key, x := block(randomBytes(r, 16)), block(randomBytes(r, 16))
-			x[15] = 250
 			var ks aesKey
 			kern.expandAES(&ks, &key)
 			got, want := make([]byte, 40*blockSize), make([]byte, 40*blockSize)
-			iv := x
-			kern.xorKeyStream(&ks, &iv, got)
+			kern.keystream(&ks, &one, &x, 0x7f, 123, got)
+			x[15] = x[15]&0x80 + 123
 			for i := range 40 {
 				b := x
 				b[15] += byte(i)
-				kern.encryptAES(&ks, &b)
+				kern.encrypt(&ks, &b, new(block))
 				copy(want[i*blockSize:], b[:])
 			}
 			equal(t, "keystream", got, want)

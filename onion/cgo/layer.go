@@ -1,9 +1,6 @@
 package cgo
 
-import (
-	"encoding/binary"
-	"fmt"
-)
+import "fmt"
 
 const (
 	blockSize    = 16
@@ -33,7 +30,6 @@ type layer struct {
 	next block // T' after a decryption
 	tag  block
 	mask block
-	iv   block
 	keys [layerKeySize]byte
 }
 
@@ -100,26 +96,22 @@ func (l *layer) update() {
 // KB and KU with the tweak (T', cmd, rest of body).
 func (l *layer) encryptTag(cmd byte, body []byte) {
 	l.tweak(cmd, body)
-	xorBlock(&l.tag, &l.mask)
-	l.kern.encryptAES(&l.kb, &l.tag)
-	xorBlock(&l.tag, &l.mask)
-	copy(body, l.tag[:])
+	l.kern.encrypt(&l.kb, &l.tag, &l.mask)
+	*(*block)(body) = l.tag
 }
 
 // decryptTag is the inverse of encryptTag.
 func (l *layer) decryptTag(cmd byte, body []byte) {
 	l.tweak(cmd, body)
-	xorBlock(&l.tag, &l.mask)
-	l.kern.decryptAES(&l.kb, &l.tag)
-	xorBlock(&l.tag, &l.mask)
-	copy(body, l.tag[:])
+	l.kern.decrypt(&l.kb, &l.tag, &l.mask)
+	*(*block)(body) = l.tag
 }
 
 // tweak moves the tag of body to l.tag and sets l.mask to the hash of the
 // tweak. The command byte must stand in front of the rest of the body: it takes
 // the place of the last byte of the tag, which saves copying the body.
 func (l *layer) tweak(cmd byte, body []byte) {
-	copy(l.tag[:], body)
+	l.tag = block(body)
 	body[TagSize-1] = cmd
 	l.mask = l.chain
 	l.kern.hash(&l.ku, &l.mask, body[TagSize-1:])
@@ -128,14 +120,5 @@ func (l *layer) tweak(cmd byte, body []byte) {
 // keystream is the PRF: it XORs into data the keystream for x under K and B,
 // starting with the given block. x may lie in front of data.
 func (l *layer) keystream(x *block, first uint8, data []byte) {
-	l.iv = *x
-	l.kern.dot(&l.iv, &l.b)
-	l.iv[blockSize-1] = l.iv[blockSize-1]&^l.ivClear + first
-	l.kern.xorKeyStream(&l.k, &l.iv, data)
-}
-
-func xorBlock(dst, src *block) {
-	le := binary.LittleEndian
-	le.PutUint64(dst[:8], le.Uint64(dst[:8])^le.Uint64(src[:8]))
-	le.PutUint64(dst[8:], le.Uint64(dst[8:])^le.Uint64(src[8:]))
+	l.kern.keystream(&l.k, &l.b, x, l.ivClear, first, data)
 }

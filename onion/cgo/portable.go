@@ -20,23 +20,44 @@ func (portable) expandAES(ks *aesKey, key *block) {
 	ks.std = c
 }
 
-func (portable) encryptAES(ks *aesKey, x *block) { ks.std.Encrypt(x[:], x[:]) }
-func (portable) decryptAES(ks *aesKey, x *block) { ks.std.Decrypt(x[:], x[:]) }
+func (portable) encrypt(ks *aesKey, x, mask *block) {
+	xorBlock(x, mask)
+	ks.std.Encrypt(x[:], x[:])
+	xorBlock(x, mask)
+}
 
-func (portable) xorKeyStream(ks *aesKey, iv *block, data []byte) {
+func (portable) decrypt(ks *aesKey, x, mask *block) {
+	xorBlock(x, mask)
+	ks.std.Decrypt(x[:], x[:])
+	xorBlock(x, mask)
+}
+
+func (portable) keystream(ks *aesKey, b, x *block, clear, first uint8, data []byte) {
+	var h factor
+	h.set(b)
+	s := loadElement(x)
+	s.mul(&h)
+	s.store(&ks.iv)
+	ks.iv[blockSize-1] = ks.iv[blockSize-1]&^clear + first
 	for len(data) >= blockSize {
-		ks.std.Encrypt(ks.buf[:], iv[:])
+		ks.std.Encrypt(ks.buf[:], ks.iv[:])
 		xorBlock((*block)(data), &ks.buf)
-		iv[blockSize-1]++
+		ks.iv[blockSize-1]++
 		data = data[blockSize:]
 	}
 	if len(data) > 0 {
-		ks.std.Encrypt(ks.buf[:], iv[:])
+		ks.std.Encrypt(ks.buf[:], ks.iv[:])
 		for i := range data {
 			data[i] ^= ks.buf[i]
 		}
 	}
-	ks.buf = block{}
+	ks.iv, ks.buf = block{}, block{}
+}
+
+func xorBlock(dst, src *block) {
+	le := binary.LittleEndian
+	le.PutUint64(dst[:8], le.Uint64(dst[:8])^le.Uint64(src[:8]))
+	le.PutUint64(dst[8:], le.Uint64(dst[8:])^le.Uint64(src[8:]))
 }
 
 func (portable) expandHash(hk *hashKey, key *block) { hk.powers[hashPowers-1] = *key }
@@ -61,14 +82,6 @@ func (portable) hash(hk *hashKey, x *block, data []byte) {
 		s.hi ^= x.hi
 		s.mul(&h)
 	}
-	s.store(x)
-}
-
-func (portable) dot(x, key *block) {
-	var h factor
-	h.set(key)
-	s := loadElement(x)
-	s.mul(&h)
 	s.store(x)
 }
 
