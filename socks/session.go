@@ -1,0 +1,413 @@
+package socks
+
+import (
+	"bufio"
+	"container/list"
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"os"
+	"time"
+
+	socks5 "github.com/armon/go-socks5"
+
+	"cepa/cell"
+)
+
+const (
+	// replyTimeout is for writing a few bytes to an application that may not be reading.
+	replyTimeout = 10 * time.Second
+
+	// After a refusal the connection is kept for at most lingerTimeout and lingerBytes, reading what the application has
+	// still sent: closing a socket with unread bytes resets it, and a reset can overtake the refusal.
+	lingerTimeout = time.Second
+	lingerBytes   = 64 << 10
+)
+
+// session is one connection of an application.
+//
+//	accepted --first byte is 5--> negotiating --request--> dialling --stream, reply--> transfer --both ends--> closed
+//	   |  |                          |                       |                          |
+//	   |  +--HTTP, SOCKS4--+         +--refused--+           +--refused--+              +--error--> reset
+//	   |                   v                     v                       v
+//	   |               reply, linger, closed  <--+-----------------------+
+//	   +--silence, hang-up, any other byte--> closed
+//
+// The library negotiates, reads the request and says when to dial and when to answer. It is kept away from all else:
+//
+//   - It reads through libraryConn, a byte at a time, so that its own buffer never swallows what an application sends
+//     behind its request; that stays in the session's buffer for the stream.
+//   - It sees a greeting in our order of methods (readGreeting), and authenticators of ours.
+//   - Its resolver is one that does not resolve. It would otherwise ask the system's before looking at any rule.
+//   - Its rule is destination checking, so that its own way of joining host and port is never looked at.
+//   - Its replies pass through libraryConn, which writes ours: the library would choose a code by searching the error's
+//     text for words, and would panic, in a goroutine that nobody recovers, on a stream whose address is not TCP.
+//   - After a success it is given end of file on both sides and returns at once. It copies through a small buffer,
+//     cannot reset a connection, and ends both directions at the first error in one.
+//   - It logs destinations: its log is discarded.
+type session struct {
+	server *Server
+	conn   net.Conn
+	in     *bufio.Reader // of conn; what the application sends ahead of our reply waits here
+	over   bool          // accepted above the cap, to be refused
+
+	place   *list.Element // among Server.negotiating; Server.mu
+	evicted bool          // Server.mu
+
+	greeting      []byte // left for the library to read
+	authenticated bool
+	credentials   *credentials
+	request       Request
+	verdict       *refusal // when it is ours and not the library's
+	stream        net.Conn // open at the far end
+
+	connected bool  // success was written
+	refused   bool  // an answer that is no success was written
+	counted   bool  // among Server.count.refused
+	broken    error // of reading from or writing to the application; the library would turn it into text
+}
+
+// refusal is a reply code, 0 for no answer at all, and what it is counted under.
+type refusal struct {
+	code  uint8
+	cause cause
+}
+
+// serve speaks to the application until the connection ends. The caller closes it.
+func (c *session) serve() {
+	timeout := c.server.config.HandshakeTimeout
+	if c.over {
+		timeout = min(timeout, refusalTimeout)
+	}
+	// One deadline for all of it: a byte now and then does not prolong it.
+	c.conn.SetDeadline(time.Now().Add(timeout))
+	first, err := c.in.Peek(1)
+	switch {
+	case err != nil:
+		c.fail(err)
+	case first[0] == version5:
+		c.negotiate()
+	default:
+		c.serveOther(first[0])
+	}
+	switch {
+	case c.connected:
+		c.server.count.connected.Add(1)
+		c.server.transfer(c)
+	case c.refused:
+		c.linger()
+	}
+}
+
+// negotiate runs the library from the greeting to its reply.
+func (c *session) negotiate() {
+	var err error
+	if c.greeting, err = readGreeting(c.in); err != nil {
+		c.fail(err)
+		return
+	}
+	library, err := socks5.New(&socks5.Config{
+		AuthMethods: []socks5.Authenticator{withPassword{c}, withoutPassword{c}},
+		Resolver:    leaveToExit{},
+		Rules:       checkDestination{c},
+		Dial:        c.dial,
+		Logger:      discardLog,
+	})
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	err = library.ServeConn(libraryConn{c})
+	switch {
+	case c.connected || c.refused || c.counted:
+	case c.stream != nil: // the application went away under the reply
+		c.stream.Close()
+		c.refuseSilently(causeHungUp)
+	case c.broken != nil:
+		c.fail(c.broken)
+	case c.authenticated: // the library leaves a request that it cannot read without an answer
+		c.refuse(appendReply(nil, replyGeneralFailure), causeMalformed)
+	default:
+		c.refuseSilently(causeMalformed)
+	}
+}
+
+// write writes an answer to the application.
+func (c *session) write(p []byte) error {
+	_, err := c.conn.Write(p)
+	if err != nil {
+		c.broken = err
+	}
+	return err
+}
+
+// refuse answers with p, which is no success, and counts.
+func (c *session) refuse(p []byte, why cause) {
+	c.refuseSilently(why)
+	if c.write(p) == nil {
+		c.refused = true
+	}
+}
+
+// refuseSilently counts a connection that is turned away, once.
+func (c *session) refuseSilently(why cause) {
+	s := c.server
+	s.mu.Lock()
+	evicted := c.evicted // and counted then
+	s.mu.Unlock()
+	switch {
+	case c.counted || evicted:
+	case s.ctx.Err() != nil:
+		s.count.refused[causeShutdown].Add(1)
+	default:
+		s.count.refused[why].Add(1)
+	}
+	c.counted = true
+}
+
+// fail ends a connection that broke, by err, before its request was whole: there is nobody to answer.
+func (c *session) fail(err error) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.refuseSilently(causeSilent)
+	} else {
+		c.refuseSilently(causeHungUp)
+	}
+}
+
+// cut resets the application's connection: it must never look like a clean end. It may be called at any time.
+func (c *session) cut() {
+	if conn, ok := c.conn.(interface{ SetLinger(seconds int) error }); ok {
+		conn.SetLinger(0)
+	}
+	c.conn.Close()
+}
+
+// linger gives the application time to read a refusal.
+func (c *session) linger() {
+	if conn, ok := c.conn.(closeWriter); !ok || conn.CloseWrite() != nil {
+		return
+	}
+	c.conn.SetReadDeadline(time.Now().Add(lingerTimeout))
+	io.CopyN(io.Discard, c.in, lingerBytes)
+}
+
+// dial is what the library calls once the request is accepted. What it returns satisfies the library only; the stream
+// stays in the session. Network and address are not looked at: the destination is in c.request.
+func (c *session) dial(context.Context, string, string) (net.Conn, error) {
+	stream, err := c.open()
+	switch {
+	case errors.Is(err, errHungUp):
+		c.verdict = &refusal{cause: causeHungUp}
+	case err != nil && c.server.ctx.Err() != nil:
+		c.verdict = &refusal{cause: causeShutdown}
+	case err != nil:
+		reason := reasonOf(err)
+		c.server.log.Debug("socks request failed", "reason", reason)
+		code := replyCode(reason)
+		c.verdict = &refusal{code, causeOf[code]}
+	}
+	c.conn.SetWriteDeadline(time.Now().Add(replyTimeout))
+	if err != nil {
+		return nil, errNoStream // the library need not see the text
+	}
+	c.stream = stream
+	return endedStream{}, nil
+}
+
+var (
+	errHungUp   = errors.New("the application hung up")
+	errNoStream = errors.New("no stream")
+)
+
+// open asks the Dialer for the stream. It returns when there is an answer, when the time is up, when the application
+// hangs up or when the server closes, even if the Dialer does not keep its promise to return then; a stream that comes
+// too late is closed.
+func (c *session) open() (net.Conn, error) {
+	s := c.server
+	limited, cancelLimited := context.WithTimeout(s.ctx, s.config.DialTimeout)
+	defer cancelLimited()
+	ctx, cancel := context.WithCancelCause(limited)
+	defer cancel(nil)
+	stopWatching := c.watch(func() { cancel(errHungUp) })
+	defer stopWatching()
+
+	type result struct {
+		stream net.Conn
+		err    error
+	}
+	results := make(chan result)
+	request := c.request
+	go func() {
+		r := result{err: &Error{Reason: cell.ReasonInternal}}
+		defer func() {
+			select {
+			case results <- r:
+			case <-ctx.Done():
+				if r.err == nil {
+					r.stream.Close()
+				}
+			}
+		}()
+		defer s.survive(func() {})
+		stream, err := s.config.Dialer.Dial(ctx, request)
+		if err == nil {
+			if _, ok := stream.(closeWriter); !ok {
+				panic(bug("the Dialer returned a stream without CloseWrite"))
+			}
+		}
+		r = result{stream, err}
+	}()
+	select {
+	case r := <-results:
+		if r.err != nil && errors.Is(context.Cause(ctx), errHungUp) {
+			return nil, errHungUp
+		}
+		return r.stream, r.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// watch calls hungUp if the application goes away, until the function that it returns is called. Meanwhile it takes in
+// what the application sends ahead of the reply, as far as the buffer goes; the rest waits in the kernel.
+//
+// An end of file is a hang-up unless something was sent ahead: an application that sends its request and then ends its
+// sending side, without waiting, still wants the answer.
+func (c *session) watch(hungUp func()) (stop func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer c.server.survive(hungUp)
+		for c.in.Buffered() < c.in.Size() {
+			_, err := c.in.Peek(c.in.Buffered() + 1)
+			switch {
+			case err == nil:
+				continue
+			case errors.Is(err, os.ErrDeadlineExceeded): // by stop
+			case err == io.EOF && c.in.Buffered() > 0:
+			default:
+				hungUp()
+			}
+			return
+		}
+	}()
+	return func() {
+		c.conn.SetReadDeadline(time.Unix(1, 0))
+		<-done
+		c.conn.SetReadDeadline(time.Time{})
+	}
+}
+
+// libraryConn is the application's connection as the library sees it. It has no CloseWrite and no ReadFrom.
+type libraryConn struct{ c *session }
+
+// Read gives the rest of the greeting, then a byte at a time, and end of file once the request was read.
+func (l libraryConn) Read(p []byte) (int, error) {
+	c := l.c
+	switch {
+	case len(p) == 0:
+		return 0, nil
+	case len(c.greeting) > 0:
+		n := copy(p, c.greeting)
+		c.greeting = c.greeting[n:]
+		return n, nil
+	case c.stream != nil:
+		return 0, io.EOF
+	}
+	b, err := c.in.ReadByte()
+	if err != nil {
+		c.broken = err
+		return 0, err
+	}
+	p[0] = b
+	return 1, nil
+}
+
+// Write is called for two things: that no method is acceptable, and a reply. The reply is replaced by ours.
+func (l libraryConn) Write(p []byte) (int, error) {
+	c := l.c
+	if !c.authenticated {
+		c.refuse(p, causeMethod)
+		return len(p), c.broken
+	}
+	var code uint8 = replyGeneralFailure
+	switch {
+	case c.verdict != nil && c.verdict.code == 0:
+		c.refuseSilently(c.verdict.cause)
+		return 0, errHungUp
+	case c.verdict != nil:
+		c.refuse(appendReply(nil, c.verdict.code), c.verdict.cause)
+		return len(p), c.broken
+	case len(p) >= 2 && int(p[1]) < len(causeOf):
+		code = p[1]
+	}
+	if code != replySucceeded {
+		c.refuse(appendReply(nil, code), causeOf[code])
+		return len(p), c.broken
+	}
+	if c.stream == nil {
+		panic(bug("success without a stream"))
+	}
+	if err := c.write(appendReply(nil, replySucceeded)); err != nil {
+		return 0, err
+	}
+	c.connected = true
+	return len(p), nil
+}
+
+func (l libraryConn) Close() error                     { return nil } // the session's to close
+func (l libraryConn) LocalAddr() net.Addr              { return l.c.conn.LocalAddr() }
+func (l libraryConn) RemoteAddr() net.Addr             { return l.c.conn.RemoteAddr() }
+func (l libraryConn) SetDeadline(time.Time) error      { return nil }
+func (l libraryConn) SetReadDeadline(time.Time) error  { return nil }
+func (l libraryConn) SetWriteDeadline(time.Time) error { return nil }
+
+// endedStream is the stream as the library sees it: at its end, with the address that the library insists on.
+type endedStream struct{}
+
+func (endedStream) Read([]byte) (int, error)         { return 0, io.EOF }
+func (endedStream) Write([]byte) (int, error)        { return 0, io.ErrClosedPipe }
+func (endedStream) Close() error                     { return nil }
+func (endedStream) LocalAddr() net.Addr              { return &net.TCPAddr{IP: net.IPv4zero} }
+func (endedStream) RemoteAddr() net.Addr             { return &net.TCPAddr{IP: net.IPv4zero} }
+func (endedStream) SetDeadline(time.Time) error      { return nil }
+func (endedStream) SetReadDeadline(time.Time) error  { return nil }
+func (endedStream) SetWriteDeadline(time.Time) error { return nil }
+
+// leaveToExit is the library's resolver: it leaves every name as it is.
+type leaveToExit struct{}
+
+func (leaveToExit) Resolve(ctx context.Context, _ string) (context.Context, net.IP, error) {
+	return ctx, nil, nil
+}
+
+// checkDestination is the library's rule. It sees every request that the library could read, so this is where the
+// negotiation ends: the deadlines are lifted, and the connection can no longer be evicted.
+type checkDestination struct{ c *session }
+
+func (r checkDestination) Allow(ctx context.Context, req *socks5.Request) (context.Context, bool) {
+	c := r.c
+	if req.Command != socks5.ConnectCommand {
+		return ctx, true // which the library answers with "command not supported"
+	}
+	if !c.server.settled(c) {
+		c.verdict = &refusal{cause: causeLimit}
+		return ctx, false
+	}
+	if c.over {
+		c.verdict = &refusal{replyGeneralFailure, causeLimit}
+		return ctx, false
+	}
+	if err := c.request.setDestination(req.DestAddr.FQDN, req.DestAddr.IP, req.DestAddr.Port); err != nil {
+		c.verdict = &refusal{replyGeneralFailure, causeDestination}
+		return ctx, false
+	}
+	c.request.Isolation = c.server.isolationKey(c.conn.RemoteAddr(), c.credentials)
+	c.credentials = nil
+	c.conn.SetDeadline(time.Time{})
+	return ctx, true
+}
+
+var discardLog = log.New(io.Discard, "", 0)

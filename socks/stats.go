@@ -1,0 +1,106 @@
+package socks
+
+import "sync/atomic"
+
+// cause is why a connection was turned away before it carried data.
+type cause uint8
+
+const (
+	causeLimit       cause = iota // over MaxConns, or evicted while it was still negotiating
+	causeSilent                   // said too little within HandshakeTimeout
+	causeHungUp                   // the application went away first
+	causeGarbage                  // neither SOCKS nor HTTP
+	causeHTTP                     // an HTTP request
+	causeSOCKS4                   // a SOCKS4 or SOCKS4a request
+	causeMalformed                // SOCKS5 that breaks RFC 1928 or RFC 1929
+	causeMethod                   // no authentication method in common
+	causeCommand                  // a command other than CONNECT
+	causeAddressType              // an address type that is not in RFC 1928
+	causeDestination              // a destination that cannot be
+	causeGeneral                  // reply 1 from here on: the Dialer's verdict
+	causePolicy
+	causeNetUnreachable
+	causeHostUnreachable
+	causeConnectionRefused
+	causeTimedOut
+	causeShutdown // the server was closed
+	causes
+)
+
+var causeNames = [causes]string{
+	causeLimit:             "connection limit",
+	causeSilent:            "handshake timeout",
+	causeHungUp:            "hung up",
+	causeGarbage:           "unknown protocol",
+	causeHTTP:              "http",
+	causeSOCKS4:            "socks4",
+	causeMalformed:         "malformed",
+	causeMethod:            "no acceptable method",
+	causeCommand:           "command not supported",
+	causeAddressType:       "address type not supported",
+	causeDestination:       "bad destination",
+	causeGeneral:           "general failure",
+	causePolicy:            "not allowed",
+	causeNetUnreachable:    "network unreachable",
+	causeHostUnreachable:   "host unreachable",
+	causeConnectionRefused: "connection refused",
+	causeTimedOut:          "timed out",
+	causeShutdown:          "shutdown",
+}
+
+// causeOf is the cause that a reply code is counted under.
+var causeOf = [...]cause{
+	replyGeneralFailure:     causeGeneral,
+	replyNotAllowed:         causePolicy,
+	replyNetUnreachable:     causeNetUnreachable,
+	replyHostUnreachable:    causeHostUnreachable,
+	replyRefused:            causeConnectionRefused,
+	replyTTLExpired:         causeTimedOut,
+	replyCommandUnsupported: causeCommand,
+	replyAddressUnsupported: causeAddressType,
+}
+
+// Stats are counters since New. They name no destination and no client.
+type Stats struct {
+	Open       int               // connections now, also those that are negotiating
+	Accepted   uint64            // connections ever
+	Connected  uint64            // those that were answered with success
+	Aborted    uint64            // connected ones that ended by an error or a timeout instead of two ends of file
+	Refused    map[string]uint64 // those turned away, by cause; causes that never happened are left out
+	Sent       uint64            // bytes from applications to the overlay
+	Received   uint64            // bytes from the overlay to applications
+	AcceptErrs uint64            // failed accepts, survived
+	Panics     uint64            // bugs that cost one connection each
+}
+
+type counters struct {
+	accepted, connected, aborted atomic.Uint64
+	sent, received               atomic.Uint64
+	acceptErrs, panics           atomic.Uint64
+	refused                      [causes]atomic.Uint64
+}
+
+// Stats returns the counters. The map is the caller's. Connected plus all that are refused plus those negotiating is
+// Accepted once nothing is in motion.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	open := len(s.sessions)
+	s.mu.Unlock()
+	st := Stats{
+		Open:       open,
+		Accepted:   s.count.accepted.Load(),
+		Connected:  s.count.connected.Load(),
+		Aborted:    s.count.aborted.Load(),
+		Refused:    make(map[string]uint64),
+		Sent:       s.count.sent.Load(),
+		Received:   s.count.received.Load(),
+		AcceptErrs: s.count.acceptErrs.Load(),
+		Panics:     s.count.panics.Load(),
+	}
+	for c := range causes {
+		if n := s.count.refused[c].Load(); n > 0 {
+			st.Refused[causeNames[c]] = n
+		}
+	}
+	return st
+}
