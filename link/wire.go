@@ -1,0 +1,265 @@
+package link
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// errWouldBlock is what a wire in stream mode answers when it holds no whole record. crypto/tls does not keep an error
+// that is Temporary, so that Read can be called again.
+var errWouldBlock net.Error = wouldBlock{}
+
+type wouldBlock struct{}
+
+func (wouldBlock) Error() string   { return "no whole record has arrived" }
+func (wouldBlock) Timeout() bool   { return true }
+func (wouldBlock) Temporary() bool { return true }
+
+// maxUnflushed bounds what crypto/tls may write of its own accord (answers to key updates, alerts) while the writer is
+// stuck; what the writer collects itself is much less.
+const maxUnflushed = 1 << 20
+
+var errUnflushed = errors.New("the far end asks for key updates but does not read")
+
+// wire is the connection under TLS: buffers, so that one system call carries many records each way. It knows where
+// records end, so that TLS never holds more than one, and the reader knows without waiting whether there is another.
+//
+// During the handshake it passes everything through. After stream() Read never waits: it gives out whole records that
+// fill has brought, and Write collects until flush. Read and fill belong to one goroutine, flush to another; Write
+// may be called by both.
+type wire struct {
+	net.Conn // the TCP connection
+	large    *bufferPool
+	streams  bool // set by stream, before the reader and writer exist
+
+	// Reading. buf[r:w] has been read but not given out; head and body are what is still to be given out of the header
+	// and the rest of the record at r.
+	buf        []byte
+	lent       *buffer // where buf comes from, nil if it is small or private
+	small      []byte
+	r, w       int
+	head, body int
+	busy       bool // the last read brought more than the small buffer holds
+	read       atomic.Int64
+
+	// Writing.
+	mu      sync.Mutex
+	out     []byte // collected, in stream mode
+	records int64  // since stream
+	written atomic.Int64
+}
+
+func newWire(c net.Conn, large *bufferPool) *wire {
+	small := make([]byte, smallRead)
+	return &wire{Conn: c, large: large, buf: small, small: small}
+}
+
+// stream switches from the handshake to the life of the link. TLS must hold no part of a record.
+func (w *wire) stream() { w.streams = true }
+
+// SetDeadline and its siblings do nothing: crypto/tls sets write deadlines when it says goodbye, and the owner of the
+// wire, who sets those of the TCP connection, knows better.
+func (w *wire) SetDeadline(time.Time) error      { return nil }
+func (w *wire) SetReadDeadline(time.Time) error  { return nil }
+func (w *wire) SetWriteDeadline(time.Time) error { return nil }
+
+// recordLength returns the length of the record at r with its header, or 0 if the header has not arrived. A length
+// that TLS will not accept counts as that of the header alone.
+func (w *wire) recordLength() int {
+	if w.w-w.r < 5 {
+		return 0
+	}
+	n := 5 + int(binary.BigEndian.Uint16(w.buf[w.r+3:]))
+	if n > maxRecord {
+		return 5
+	}
+	return n
+}
+
+// ready reports whether Read would give out a whole record.
+func (w *wire) ready() bool {
+	n := w.recordLength()
+	return n > 0 && w.w-w.r >= n
+}
+
+// Read gives out at most the rest of one header or of one record's content.
+func (w *wire) Read(p []byte) (int, error) {
+	if w.head == 0 && w.body == 0 {
+		if err := w.nextRecord(); err != nil {
+			return 0, err
+		}
+	}
+	for w.r == w.w { // only in the handshake: otherwise the record is whole
+		if err := w.fill(); err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return 0, err
+		}
+	}
+	part := &w.head
+	if w.head == 0 {
+		part = &w.body
+	}
+	n := copy(p, w.buf[w.r:min(w.w, w.r+*part)])
+	w.r += n
+	*part -= n
+	return n, nil
+}
+
+func (w *wire) nextRecord() error {
+	if w.streams {
+		if !w.ready() {
+			return errWouldBlock
+		}
+	} else {
+		for w.recordLength() == 0 {
+			if err := w.fill(); err != nil {
+				return err
+			}
+		}
+	}
+	w.head, w.body = 5, w.recordLength()-5
+	return nil
+}
+
+// fill waits for bytes from the network, and grows or shrinks the buffer to what is going on.
+func (w *wire) fill() error {
+	if w.r == w.w {
+		w.r, w.w = 0, 0
+	}
+	w.resize()
+	n, err := w.Conn.Read(w.buf[w.w:])
+	w.w += n
+	w.read.Add(int64(n))
+	w.busy = w.w-w.r >= smallRead
+	if n > 0 {
+		return nil
+	}
+	if err == io.EOF && w.r < w.w {
+		err = io.ErrUnexpectedEOF
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}
+
+// resize makes room at the end of buf: for the rest of the record at r at least, for a lot of them while much is
+// arriving, and for little when the link is quiet.
+func (w *wire) resize() {
+	held := w.w - w.r
+	need := max(w.recordLength(), held+1)
+	switch {
+	case !w.busy && held == 0:
+		w.adopt(w.small, nil)
+	case w.lent != nil:
+		// Large enough for anything.
+	case w.streams && (w.busy || need > len(w.buf)):
+		if b := w.large.tryGet(); b != nil {
+			w.adopt(b.data, b)
+		} else if need > len(w.buf) {
+			w.adopt(make([]byte, maxRecord), nil)
+		}
+	}
+	if w.r > 0 && (w.r+need > len(w.buf) || w.w == len(w.buf)) {
+		w.w = copy(w.buf, w.buf[w.r:w.w])
+		w.r = 0
+	}
+}
+
+// adopt moves what is held to another buffer.
+func (w *wire) adopt(buf []byte, lent *buffer) {
+	if &buf[0] == &w.buf[0] {
+		return
+	}
+	w.w = copy(buf, w.buf[w.r:w.w])
+	w.r = 0
+	w.returnLent()
+	w.buf, w.lent = buf, lent
+}
+
+func (w *wire) returnLent() {
+	if w.lent != nil {
+		w.large.put(w.lent)
+		w.lent, w.buf = nil, w.small
+	}
+}
+
+// release gives the read buffer back, when no more will be read.
+func (w *wire) release() {
+	w.r, w.w = 0, 0
+	w.returnLent()
+}
+
+// Write is called by TLS, once a record.
+func (w *wire) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.streams {
+		n, err := w.Conn.Write(p)
+		w.written.Add(int64(n))
+		return n, err
+	}
+	if len(w.out)+len(p) > maxUnflushed {
+		return 0, errUnflushed
+	}
+	w.records++
+	w.out = append(w.out, p...)
+	return len(p), nil
+}
+
+// collectIn lends the wire memory to collect in until takeBack. What is already collected moves there.
+func (w *wire) collectIn(b []byte) {
+	w.mu.Lock()
+	w.out = append(b[:0], w.out...)
+	w.mu.Unlock()
+}
+
+// takeBack ends collectIn. Something may have been collected since the last flush; it is kept.
+func (w *wire) takeBack() {
+	w.mu.Lock()
+	if len(w.out) == 0 {
+		w.out = nil
+	} else {
+		w.out = append([]byte(nil), w.out...)
+	}
+	w.mu.Unlock()
+}
+
+// flush hands what has been collected to the kernel. It calls extend before it and after each part that the kernel
+// took in time: a deadline is for no progress at all.
+func (w *wire) flush(extend func()) error {
+	w.mu.Lock()
+	b := w.out
+	w.out = nil
+	w.mu.Unlock()
+	var err error
+	for sent := 0; sent < len(b); {
+		extend()
+		var n int
+		n, err = w.Conn.Write(b[sent:])
+		sent += n
+		w.written.Add(int64(n))
+		if timeout, ok := err.(net.Error); err != nil && (n == 0 || !ok || !timeout.Timeout()) {
+			break
+		}
+		err = nil
+	}
+	w.mu.Lock()
+	w.out = append(b[:0], w.out...)
+	w.mu.Unlock()
+	return err
+}
+
+// recordsWritten counts TLS records since stream.
+func (w *wire) recordsWritten() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.records
+}
