@@ -1,13 +1,11 @@
 //go:build !purego
 
+#include "go_asm.h"
 #include "textflag.h"
 
-// Offsets in aesKey and hashKey.
-#define ENC 0
-#define DEC 176
-#define POWER8 128
-#define POWER1 240
-#define MIDS 256
+// Offsets of the last eight powers and of the last, H.
+#define POWER8 (hashKey_powers+128)
+#define POWER1 (hashKey_powers+240)
 
 // The byte of an AES word that SubWord(RotWord(w)) takes, for the last word of
 // a round key, four times over.
@@ -19,8 +17,8 @@ DATA ones<>+0(SB)/8, $0x0000000100000001
 DATA ones<>+8(SB)/8, $0x0000000100000001
 GLOBL ones<>(SB), RODATA|NOPTR, $16
 
-// x^63 + x^62 + x^57, in the low half: the part of the field's polynomial that a reduction
-// multiplies by.
+// x^63 + x^62 + x^57, in the low half: the part of the field's polynomial that
+// a reduction multiplies by.
 DATA poly<>+0(SB)/8, $0xc200000000000000
 DATA poly<>+8(SB)/8, $0
 GLOBL poly<>(SB), RODATA|NOPTR, $16
@@ -53,11 +51,11 @@ GLOBL counts<>(SB), RODATA|NOPTR, $144
 	PSLLO $8, X4; \
 	PXOR X4, X0; \
 	PXOR X3, X0; \
-	MOVOU X0, (ENC+16*i)(AX)
+	MOVOU X0, (aesKey_enc+16*i)(AX)
 
 #define INVERT(i) \
 	AESIMC X0, X3; \
-	MOVOU X3, (DEC+160-16*i)(AX)
+	MOVOU X3, (aesKey_dec+160-16*i)(AX)
 
 // func expandAESNI(ks *aesKey, key *block)
 TEXT ·expandAESNI(SB), NOSPLIT, $0-16
@@ -66,8 +64,8 @@ TEXT ·expandAESNI(SB), NOSPLIT, $0-16
 	MOVOU (BX), X0
 	MOVOU rotLast<>(SB), X1
 	MOVOU ones<>(SB), X2
-	MOVOU X0, ENC(AX)
-	MOVOU X0, (DEC+160)(AX)
+	MOVOU X0, aesKey_enc(AX)
+	MOVOU X0, (aesKey_dec+160)(AX)
 	EXPAND(1)
 	INVERT(1)
 	EXPAND(2)
@@ -97,7 +95,7 @@ TEXT ·expandAESNI(SB), NOSPLIT, $0-16
 	EXPAND(9)
 	INVERT(9)
 	EXPAND(10)
-	MOVOU X0, DEC(AX)
+	MOVOU X0, aesKey_dec(AX)
 	PXOR X0, X0
 	PXOR X3, X3
 	PXOR X4, X4
@@ -138,7 +136,7 @@ TEXT ·decryptAESNI(SB), NOSPLIT, $0-24
 	MOVQ ks+0(FP), AX
 	MOVQ x+8(FP), BX
 	MOVQ mask+16(FP), CX
-	ADDQ $DEC, AX
+	ADDQ $aesKey_dec, AX
 	MOVOU (BX), X0
 	MOVOU (CX), X2
 	PXOR X2, X0
@@ -164,8 +162,9 @@ TEXT ·decryptAESNI(SB), NOSPLIT, $0-24
 	PXOR X3, X14; \
 	PXOR X4, X15
 
-// Adds the product of the block in X0 and power number i of the last eight; the middle part is
-// Karatsuba's. mids is the register with the sum of the power's halves.
+// Adds the product of the block in X0 and power number i of the last eight; the
+// middle part is Karatsuba's. mids is the register with the sum of the power's
+// halves.
 #define KARATSUBA(i, mids, which) \
 	MOVOU (POWER8+16*i)(AX), X1; \
 	PSHUFD $0x4e, X0, X2; \
@@ -178,7 +177,8 @@ TEXT ·decryptAESNI(SB), NOSPLIT, $0-24
 	PXOR X3, X15; \
 	PXOR X2, X14
 
-// Reduces the accumulators, with the schoolbook's middle, to the element X5; X12 is poly.
+// Reduces the accumulators, with the schoolbook's middle, to the element X5;
+// X12 is poly.
 #define REDUCE \
 	MOVO X14, X5; \
 	PSLLO $8, X14; \
@@ -341,7 +341,8 @@ one:
 done:
 	RET
 
-// The product of the power in X5 and H in X6 becomes the power number i of the last eight.
+// The product of the power in X5 and H in X6 becomes the power number i of the
+// last eight.
 #define NEXTPOWER(i) \
 	MOVO X5, X0; \
 	MOVO X6, X1; \
@@ -358,7 +359,7 @@ done:
 	PUNPCKLQDQ X1, X0; \
 	PUNPCKHQDQ X1, X2; \
 	PXOR X2, X0; \
-	MOVOU X0, (MIDS+16*i)(AX)
+	MOVOU X0, (hashKey_mids+16*i)(AX)
 
 // func expandCLMUL(hk *hashKey, key *block)
 TEXT ·expandCLMUL(SB), NOSPLIT, $0-16
@@ -390,8 +391,8 @@ TEXT ·hashCLMUL(SB), NOSPLIT, $0-40
 	MOVQ last+32(FP), DX
 	MOVOU poly<>(SB), X12
 
-	// The first one to eight blocks, x among them, so that the rest is
-	// groups of eight. R9 points to the power of the next block.
+	// The first one to eight blocks, x among them, so that the rest is groups
+	// of eight. R9 points to the power of the next block.
 	MOVQ CX, R8
 	ANDQ $7, R8
 	LEAQ POWER1(AX), R9
@@ -419,12 +420,13 @@ reduce:
 	REDUCE
 	TESTQ CX, CX
 	JEQ done
-	MOVOU (MIDS+0)(AX), X8
-	MOVOU (MIDS+16)(AX), X9
-	MOVOU (MIDS+32)(AX), X10
-	MOVOU (MIDS+48)(AX), X11
+	MOVOU (hashKey_mids+0)(AX), X8
+	MOVOU (hashKey_mids+16)(AX), X9
+	MOVOU (hashKey_mids+32)(AX), X10
+	MOVOU (hashKey_mids+48)(AX), X11
 
-	// Groups of eight; the element so far, X5, comes last because it is ready last.
+	// Groups of eight; the element so far, X5, comes last because it is ready
+	// last.
 loop:
 	LEAQ 112(SI), R11
 	CMPQ CX, $8

@@ -1,16 +1,15 @@
 //go:build !purego
 
+#include "go_asm.h"
 #include "textflag.h"
 
-// Offsets in aesKey and hashKey.
-#define DEC 176
-#define POWER8 128
-#define POWER1 240
-#define MIDS 256
+// Offsets of the last eight powers and of the last, H.
+#define POWER8 (hashKey_powers+128)
+#define POWER1 (hashKey_powers+240)
 
-// One round key from the one in V0, with rcon in V2, the bytes of RotWord of the last
-// word in V1, and zero in V31. AESE with a zero key is SubBytes here, because all
-// columns are equal.
+// One round key from the one in V0, with rcon in V2, the bytes of RotWord of
+// the last word in V1, and zero in V31. AESE with a zero key is SubBytes here,
+// because all columns are equal.
 #define EXPAND(i) \
 	VTBL V1.B16, [V0.B16], V3.B16; \
 	AESE V31.B16, V3.B16; \
@@ -25,7 +24,7 @@
 
 #define INVERT(i) \
 	AESIMC V0.B16, V3.B16; \
-	FMOVQ F3, (DEC+160-16*i)(R0)
+	FMOVQ F3, (aesKey_dec+160-16*i)(R0)
 
 // func expandAESE(ks *aesKey, key *block)
 TEXT ·expandAESE(SB), NOSPLIT, $0-16
@@ -38,7 +37,7 @@ TEXT ·expandAESE(SB), NOSPLIT, $0-16
 	VDUP R2, V2.S4
 	VEOR V31.B16, V31.B16, V31.B16
 	FMOVQ F0, (R0)
-	FMOVQ F0, (DEC+160)(R0)
+	FMOVQ F0, (aesKey_dec+160)(R0)
 	EXPAND(1)
 	INVERT(1)
 	EXPAND(2)
@@ -60,7 +59,7 @@ TEXT ·expandAESE(SB), NOSPLIT, $0-16
 	EXPAND(9)
 	INVERT(9)
 	EXPAND(10)
-	FMOVQ F0, DEC(R0)
+	FMOVQ F0, aesKey_dec(R0)
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V3.B16, V3.B16, V3.B16
 	VEOR V4.B16, V4.B16, V4.B16
@@ -109,7 +108,7 @@ TEXT ·decryptAESD(SB), NOSPLIT, $0-24
 	MOVD ks+0(FP), R0
 	MOVD x+8(FP), R1
 	MOVD mask+16(FP), R2
-	ADD $DEC, R0
+	ADD $aesKey_dec, R0
 	LOADKEYS
 	FMOVQ (R1), F0
 	FMOVQ (R2), F1
@@ -143,7 +142,8 @@ TEXT ·decryptAESD(SB), NOSPLIT, $0-24
 	VMOV R7, V19.D[0]
 
 // Adds the product of the block in V0 and a power, of which h1 and h2 are the
-// low and the high half. pmull multiplies mid, the sum of the halves, by sum: V1 in the same arrangement.
+// low and the high half. pmull multiplies mid, the sum of the halves, by sum:
+// V1 in the same arrangement.
 #define ACCUMULATE(h1, h2, pmull, mid, sum) \
 	VEXT $8, V0.B16, V0.B16, V1.B16; \
 	VEOR V0.B16, V1.B16, V1.B16; \
@@ -160,7 +160,8 @@ TEXT ·decryptAESD(SB), NOSPLIT, $0-24
 	VEOR V5.B16, V6.B16, V6.B16; \
 	ACCUMULATE(V5.D1, V5.D2, VPMULL, V6.D1, V1.D1)
 
-// The same for a power whose sum of halves is the low or the high half of a register.
+// The same for a power whose sum of halves is the low or the high half of a
+// register.
 #define LOWMID(h1, h2, mid) ACCUMULATE(h1, h2, VPMULL, mid, V1.D1)
 #define HIGHMID(h1, h2, mid) ACCUMULATE(h1, h2, VPMULL2, mid, V1.D2)
 
@@ -326,7 +327,8 @@ one:
 done:
 	RET
 
-// The product of the power in V7 and H in V5 becomes the power number i of the last eight.
+// The product of the power in V7 and H in V5 becomes the power number i of the
+// last eight.
 #define NEXTPOWER(i) \
 	VMOV V7.B16, V0.B16; \
 	CLEAR; \
@@ -341,7 +343,7 @@ done:
 	VZIP1 V1.D2, V0.D2, V2.D2; \
 	VZIP2 V1.D2, V0.D2, V3.D2; \
 	VEOR V2.B16, V3.B16, V3.B16; \
-	FMOVQ F3, (MIDS+16*i)(R0)
+	FMOVQ F3, (hashKey_mids+16*i)(R0)
 
 // func expandPMULL(hk *hashKey, key *block)
 TEXT ·expandPMULL(SB), NOSPLIT, $0-16
@@ -375,8 +377,8 @@ TEXT ·hashPMULL(SB), NOSPLIT, $0-40
 	POLY
 	VEOR V31.B16, V31.B16, V31.B16
 
-	// The first one to eight blocks, x among them, so that the rest is
-	// groups of eight. R6 points to the power of the next block.
+	// The first one to eight blocks, x among them, so that the rest is groups
+	// of eight. R6 points to the power of the next block.
 	AND $7, R3, R5
 	ADD $POWER1, R0, R6
 	SUB R5<<4, R6, R6
@@ -403,7 +405,8 @@ reduce:
 	VLD1.P 64(R0), [V24.B16, V25.B16, V26.B16, V27.B16]
 	VLD1 (R0), [V8.B16, V9.B16, V10.B16, V11.B16]
 
-	// Groups of eight; the element so far, V7, comes last because it is ready last.
+	// Groups of eight; the element so far, V7, comes last because it is ready
+	// last.
 loop:
 	ADD $112, R2, R8
 	CMP $8, R3

@@ -14,8 +14,8 @@ func benchKeys() []byte {
 }
 
 // BenchmarkLayer measures one layer of one cell in every role and direction;
-// those that end or begin at the hop include the key update. A client's Backward is measured
-// on a cell of another hop.
+// those that end or begin at the hop include the key update. A client's
+// Backward is measured on a cell of another hop.
 func BenchmarkLayer(b *testing.B) {
 	for _, kern := range kernels() {
 		r, err := newRelay(kern, cellBodySize, benchKeys())
@@ -66,7 +66,6 @@ func BenchmarkPrimitive(b *testing.B) {
 		run("ExpandAES", blockSize, func() { kern.expandAES(&ks, &key) })
 		run("ExpandHash", blockSize, func() { kern.expandHash(&hk, &key) })
 		run("Encrypt", blockSize, func() { kern.encrypt(&ks, &x, &key) })
-		run("HashBlock", blockSize, func() { kern.hash(&hk, &x, nil) })
 		run("Keystream", cellBodySize-TagSize, func() { kern.keystream(&ks, &key, &x, 0xff, 0, data[TagSize:]) })
 		run("Hash", cellBodySize+1, func() { kern.hash(&hk, &x, data[TagSize-1:]) })
 	}

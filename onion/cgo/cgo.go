@@ -6,20 +6,20 @@ import (
 )
 
 const (
-	// TagSize is the number of bytes at the front of a body that belong to
-	// the layer crypto; the payload follows.
+	// TagSize is the number of bytes at the front of a body that belong to the
+	// layer crypto; the payload follows.
 	TagSize = 16
 
-	// KeyMaterialSize is the number of bytes of key material for one hop:
-	// the forward direction (away from the client), then the backward one,
-	// each KB 16 | KU 16 | K 16 | B 16 | N 16.
+	// KeyMaterialSize is the number of bytes of key material for one hop: the
+	// forward direction (away from the client), then the backward one, each KB
+	// 16 | KU 16 | K 16 | B 16 | N 16.
 	KeyMaterialSize = 2 * layerKeySize
 
 	// MinBodySize is the smallest body: a tag and one byte.
 	MinBodySize = TagSize + 1
 
-	// MaxBodySize is the largest body whose counter, together with that of
-	// the key update, stays within one byte.
+	// MaxBodySize is the largest body whose counter, together with that of the
+	// key update, stays within one byte.
 	MaxBodySize = TagSize + (256-updateBlocks)*blockSize
 )
 
@@ -29,9 +29,9 @@ type Relay struct {
 	forward, backward layer
 }
 
-// NewRelay returns the relay's state for one hop whose bodies have bodySize bytes,
-// tag included (MinBodySize to MaxBodySize). keys holds KeyMaterialSize bytes and is copied; it is an
-// error if either has another size.
+// NewRelay returns the relay's state for one hop whose bodies have bodySize
+// bytes, tag included (MinBodySize to MaxBodySize). keys holds KeyMaterialSize
+// bytes and is copied; it is an error if either has another size.
 func NewRelay(bodySize int, keys []byte) (*Relay, error) {
 	return newRelay(best, bodySize, keys)
 }
@@ -44,9 +44,9 @@ func newRelay(kern kernel, bodySize int, keys []byte) (*Relay, error) {
 	return r, nil
 }
 
-// Forward processes one cell that travels away from the client, in place. cmd is
-// the command of the link cell that carried it. recognised reports that the cell
-// ends here: it is authentic, in order, and its payload is body[TagSize:].
+// Forward processes one cell that travels away from the client, in place. cmd
+// is the command of the link cell that carried it. recognised reports that the
+// cell ends here: it is authentic, in order, and its payload is body[TagSize:].
 // Otherwise body is what the next hop must get, with the same command.
 //
 // It panics if body has not the size given to NewRelay, or after Erase.
@@ -62,8 +62,8 @@ func (r *Relay) Forward(cmd byte, body []byte) (recognised bool) {
 	return true
 }
 
-// Backward encrypts one cell passed on from the next hop towards the client,
-// in place. It panics as Forward does.
+// Backward encrypts one cell passed on from the next hop towards the client, in
+// place. It panics as Forward does.
 func (r *Relay) Backward(cmd byte, body []byte) {
 	l := &r.backward
 	l.check(body)
@@ -98,8 +98,8 @@ type Client struct {
 	forward, backward layer
 }
 
-// NewClient returns the client's state for one hop; its arguments and errors are
-// those of NewRelay.
+// NewClient returns the client's state for one hop; its arguments and errors
+// are those of NewRelay.
 func NewClient(bodySize int, keys []byte) (*Client, error) {
 	return newClient(best, bodySize, keys)
 }
@@ -113,9 +113,9 @@ func newClient(kern kernel, bodySize int, keys []byte) (*Client, error) {
 }
 
 // Originate seals, in place, a cell addressed to this hop: body[TagSize:] holds
-// the payload, the tag is overwritten. The caller then applies Forward of each hop
-// before this one, the nearest to the client last, and sends. It panics if body has not the size given
-// to NewClient, or after Erase.
+// the payload, the tag is overwritten. The caller then applies Forward of each
+// hop before this one, the nearest to the client last, and sends. It panics if
+// body has not the size given to NewClient, or after Erase.
 func (c *Client) Originate(cmd byte, body []byte) {
 	l := &c.forward
 	l.check(body)
@@ -126,8 +126,8 @@ func (c *Client) Originate(cmd byte, body []byte) {
 	l.update()
 }
 
-// Forward applies, in place, the layer of a hop that only passes the cell on. It panics as
-// Originate does.
+// Forward applies, in place, the layer of a hop that only passes the cell on.
+// It panics as Originate does.
 func (c *Client) Forward(cmd byte, body []byte) {
 	l := &c.forward
 	l.check(body)
@@ -136,11 +136,11 @@ func (c *Client) Forward(cmd byte, body []byte) {
 	l.chain = l.next
 }
 
-// Backward takes this hop's layer off a cell that travels towards the client, in
-// place. recognised reports that the cell is from this hop, authentic and in
-// order, and that its payload is body[TagSize:]. Otherwise the caller goes on with the next hop; a cell
-// that no hop recognises has been tampered with and the circuit must be destroyed. It panics as Originate
-// does.
+// Backward takes this hop's layer off a cell that travels towards the client,
+// in place. recognised reports that the cell is from this hop, authentic and in
+// order, and that its payload is body[TagSize:]. Otherwise the caller goes on
+// with the next hop; a cell that no hop recognises has been tampered with and
+// the circuit must be destroyed. It panics as Originate does.
 func (c *Client) Backward(cmd byte, body []byte) (recognised bool) {
 	l := &c.backward
 	l.check(body)

@@ -12,7 +12,8 @@ const (
 	cmdRelayEarly = 9
 )
 
-// A circuit is both ends of a path: the client's and the relays' state for each hop.
+// A circuit is both ends of a path: the client's and the relays' state for each
+// hop.
 type circuit struct {
 	t      *testing.T
 	r      *rand.ChaCha8
@@ -37,8 +38,8 @@ func newCircuit(t *testing.T, client, relay kernel, hops, size int, seed byte) *
 	return c
 }
 
-// seal returns a cell from the client to hop number to, as it leaves the client,
-// and its payload.
+// seal returns a cell from the client to hop number to, as it leaves the
+// client, and its payload.
 func (c *circuit) seal(cmd byte, to int) (body, payload []byte) {
 	body = randomBytes(c.r, c.size)
 	payload = bytes.Clone(body[TagSize:])
@@ -49,7 +50,8 @@ func (c *circuit) seal(cmd byte, to int) (body, payload []byte) {
 	return body, payload
 }
 
-// forward carries body along the path and returns the hop that recognised it, or -1.
+// forward carries body along the path and returns the hop that recognised it,
+// or -1.
 func (c *circuit) forward(cmd byte, body []byte) int {
 	for i, r := range c.relay {
 		if r.Forward(cmd, body) {
@@ -59,7 +61,8 @@ func (c *circuit) forward(cmd byte, body []byte) int {
 	return -1
 }
 
-// reply returns a cell from hop number from as it reaches the client, and its payload.
+// reply returns a cell from hop number from as it reaches the client, and its
+// payload.
 func (c *circuit) reply(cmd byte, from int) (body, payload []byte) {
 	body = randomBytes(c.r, c.size)
 	payload = bytes.Clone(body[TagSize:])
@@ -80,7 +83,8 @@ func (c *circuit) open(cmd byte, body []byte) int {
 	return -1
 }
 
-// exchange sends one cell each way between the client and a hop and checks that they arrive.
+// exchange sends one cell each way between the client and a hop and checks that
+// they arrive.
 func (c *circuit) exchange(cmd byte, hop int) {
 	c.t.Helper()
 	body, payload := c.seal(cmd, hop)
@@ -99,8 +103,8 @@ func (c *circuit) exchange(cmd byte, hop int) {
 	}
 }
 
-// TestConversation sends random cells both ways between a client and the hops of a
-// path, in random order, for kernels on both ends and several body sizes.
+// TestConversation sends random cells both ways between a client and the hops
+// of a path, in random order, for kernels on both ends and several body sizes.
 func TestConversation(t *testing.T) {
 	t.Parallel()
 	for _, client := range kernels() {
@@ -122,8 +126,8 @@ func TestConversation(t *testing.T) {
 	}
 }
 
-// TestCellsLookRandom checks that equal payloads never look alike on the wire, and that
-// each layer changes the whole body.
+// TestCellsLookRandom checks that equal payloads never look alike on the wire,
+// and that each layer changes the whole body.
 func TestCellsLookRandom(t *testing.T) {
 	t.Parallel()
 	c := newCircuit(t, best, best, 3, cellBodySize, 1)
@@ -168,8 +172,8 @@ func isNoise(a, b []byte) bool {
 }
 
 // TestFlippedBit flips one bit of a cell, at each place, in each direction,
-// before an honest hop: the cell and all after it must be noise, and
-// never be recognised.
+// before an honest hop: the cell and all after it must be noise, and never be
+// recognised.
 func TestFlippedBit(t *testing.T) {
 	t.Parallel()
 	for _, kern := range kernels() {
@@ -304,8 +308,8 @@ func TestCommandIsAuthenticated(t *testing.T) {
 	}
 }
 
-// TestDirectionsAreSeparate checks that cells do not pass in the other direction, and that a
-// broken direction leaves the other alone.
+// TestDirectionsAreSeparate checks that cells do not pass in the other
+// direction, and that a broken direction leaves the other alone.
 func TestDirectionsAreSeparate(t *testing.T) {
 	t.Parallel()
 	c := newCircuit(t, best, best, 1, cellBodySize, 1)
@@ -327,8 +331,8 @@ func TestDirectionsAreSeparate(t *testing.T) {
 	}
 }
 
-// TestForwardSecrecy checks that the state after a cell does not open it again: keys and nonce
-// of the direction have all changed.
+// TestForwardSecrecy checks that the state after a cell does not open it again:
+// keys and nonce of the direction have all changed.
 func TestForwardSecrecy(t *testing.T) {
 	t.Parallel()
 	for _, kern := range kernels() {
@@ -513,7 +517,8 @@ func TestNoAllocation(t *testing.T) {
 }
 
 // FuzzForward feeds a relay what a hostile neighbour may send: it must never
-// panic and never recognise it, and a later cell of the client must not get through.
+// panic and never recognise it, and a later cell of the client must not get
+// through.
 func FuzzForward(f *testing.F) {
 	f.Add(byte(cmdRelay), []byte{})
 	f.Add(byte(cmdRelayEarly), make([]byte, cellBodySize))

@@ -11,14 +11,14 @@
 //
 // A [Relay] encrypts in both directions and a [Client] decrypts in both; this
 // is what makes tagging useless, because encryption, unlike decryption, spreads
-// a change of any bit over the whole output. The names are roles: a service that
-// receives calls through its own circuit plays the relay.
+// a change of any bit over the whole output. The names are roles: a service
+// that receives calls through its own circuit plays the relay.
 //
 // # Algorithm
 //
-// A body is a tag T of 16 bytes and a rest R. A layer of one direction holds two
-// AES keys (KB, K), two POLYVAL keys (KU, B), a secret nonce N and the tag T'
-// that the last cell had on the relay's outer side (zero at first).
+// A body is a tag T of 16 bytes and a rest R. A layer of one direction holds
+// two AES keys (KB, K), two POLYVAL keys (KU, B), a secret nonce N and the tag
+// T' that the last cell had on the relay's outer side (zero at first).
 //
 //	encrypt:  U  = POLYVAL(KU; T' | command | R)     zero-padded
 //	          T  = AES(KB; T ^ U) ^ U                a tweakable block cipher (LRW2)
@@ -39,24 +39,25 @@
 // every later cell of that direction in that layer.
 //
 // The counter lives in the last byte of the block, so a body has at most
-// [MaxBodySize] bytes. POLYVAL runs without a length block: the size of a body is
-// a parameter of the state and never varies under one key.
+// [MaxBodySize] bytes. POLYVAL runs without a length block: the size of a body
+// is a parameter of the state and never varies under one key.
 //
 // # Kernels
 //
-// AES, counter mode and POLYVAL come from a kernel, chosen once at program start
-// from the features of the processor: assembly for amd64 and arm64, and a portable one in
-// Go whose POLYVAL is constant-time integer arithmetic and whose AES is crypto/aes.
-// The build tag purego leaves only the portable one. All give the same bytes.
+// AES, counter mode and POLYVAL come from a kernel, chosen once at program
+// start from the features of the processor: assembly for amd64 and arm64, and a
+// portable one in Go whose POLYVAL is constant-time integer arithmetic and
+// whose AES is crypto/aes. The build tag purego leaves only the portable one.
+// All give the same bytes.
 //
-// No kernel allocates for a cell, with one exception: the portable one builds new
-// crypto/aes ciphers when the keys change. Those also cannot be wiped, only
+// No kernel allocates for a cell, with one exception: the portable one builds
+// new crypto/aes ciphers when the keys change. Those also cannot be wiped, only
 // dropped; the assembly kernels overwrite every old key.
 //
 // # Concurrency
 //
-// A Relay or Client belongs to one goroutine at a time and keeps no reference to
-// a body after a call. Different values are independent.
+// A Relay or Client belongs to one goroutine at a time and keeps no reference
+// to a body after a call. Different values are independent.
 //
 // # Sources
 //

@@ -15,10 +15,10 @@ type kernel interface {
 	encrypt(ks *aesKey, x, mask *block)
 	decrypt(ks *aesKey, x, mask *block)
 
-	// keystream XORs into data the encryption of IV + first and its
-	// successors, where IV is POLYVAL(b; x) without the bits clear of its last
-	// byte. Only that byte counts (modulo 256). data is at most 256 blocks, the last of which may
-	// be partial.
+	// keystream XORs into data the encryption of IV + first and its successors,
+	// where IV is POLYVAL(b; x) without the bits clear of its last byte. Only
+	// that byte counts (modulo 256). data is at most 256 blocks, the last of
+	// which may be partial.
 	keystream(ks *aesKey, b, x *block, clear, first uint8, data []byte)
 
 	// expandHash sets hk from the POLYVAL key.
@@ -31,8 +31,8 @@ type kernel interface {
 
 // An aesKey is an expanded AES-128 key.
 type aesKey struct {
-	// Round keys in the order of their use; dec is for the equivalent
-	// inverse cipher. Used by the assembly kernels.
+	// Round keys in the order of their use, dec for the equivalent inverse
+	// cipher. Used by the assembly kernels, for which enc must stand first.
 	enc, dec [11]block
 
 	// Used by the portable kernel, with a counter and a keystream block.
@@ -46,12 +46,15 @@ const hashPowers = 16
 
 // A hashKey is an expanded POLYVAL key.
 type hashKey struct {
-	// powers[i] is H^(hashPowers-i), in POLYVAL's sense of a product: the
-	// order in which a run of blocks needs them. A kernel may keep fewer; the last is
+	// powers[i] is H^(hashPowers-i), in POLYVAL's sense of a product: the order
+	// in which a run of blocks needs them. A kernel may keep fewer; the last is
 	// H itself.
 	powers [hashPowers]block
 
-	// mids holds, for each of the last eight powers, the sum of its halves.
+	// mids holds, for each of the last eight powers, the sum of its halves;
+	// only assembly uses it.
+	//
+	//lint:ignore U1000 the linter does not see assembly
 	mids [4]block
 }
 

@@ -10,7 +10,12 @@ import (
 
 func nativeKernels() []kernel {
 	var list []kernel
-	if cpu.X86.HasAES && cpu.X86.HasPCLMULQDQ && cpu.X86.HasSSSE3 {
+	x := &cpu.X86
+	if x.HasAES && x.HasPCLMULQDQ && x.HasSSSE3 {
+		if x.HasBMI2 && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL &&
+			x.HasAVX512VAES && x.HasAVX512VPCLMULQDQ {
+			list = append(list, vaes{})
+		}
 		list = append(list, aesni{})
 	}
 	return list
@@ -60,3 +65,34 @@ func expandCLMUL(hk *hashKey, key *block)
 //
 //go:noescape
 func hashCLMUL(hk *hashKey, x *block, data *byte, n int, last *byte)
+
+// vaes is the kernel for VAES and VPCLMULQDQ with AVX-512, on 64 bytes at a
+// time. What works on a single block is as in aesni.
+type vaes struct{ aesni }
+
+func (vaes) name() string { return "vaes" }
+
+func (vaes) expandHash(hk *hashKey, key *block) { expandVCLMUL(hk, key) }
+
+func (vaes) keystream(ks *aesKey, b, x *block, clear, first uint8, data []byte) {
+	keystreamVAES(ks, b, x, uint64(clear), uint64(first), unsafe.SliceData(data), len(data))
+}
+
+func (vaes) hash(hk *hashKey, x *block, data []byte) {
+	var padded block
+	n, last := split(data, &padded)
+	hashVCLMUL(hk, x, unsafe.SliceData(data), n, last)
+}
+
+// expandVCLMUL sets all powers of hk.
+//
+//go:noescape
+func expandVCLMUL(hk *hashKey, key *block)
+
+// hashVCLMUL is as hashCLMUL.
+//
+//go:noescape
+func hashVCLMUL(hk *hashKey, x *block, data *byte, n int, last *byte)
+
+//go:noescape
+func keystreamVAES(ks *aesKey, b, x *block, clear, first uint64, data *byte, n int)

@@ -33,8 +33,8 @@ func testLengths() []int {
 	return append(list, 1023, 1024, 1025, 2027, 2028, 2043, 4016)
 }
 
-// polyvalBig is POLYVAL by the definition of RFC 8452, section 3, on integers as
-// polynomials.
+// polyvalBig is POLYVAL by the definition of RFC 8452, section 3, on integers
+// as polynomials.
 func polyvalBig(key block, data []byte) block {
 	le := func(b []byte) *big.Int {
 		rev := make([]byte, blockSize)
@@ -130,8 +130,8 @@ func TestHashEdges(t *testing.T) {
 	}
 }
 
-// guarded returns data and a copy of it between bytes that must not change; intact reports
-// whether they did not.
+// guarded returns data and a copy of it between bytes that must not change;
+// intact reports whether they did not.
 func guarded(data []byte) (inside []byte, intact func() bool) {
 	const margin = 160
 	all := bytes.Repeat([]byte{0xee}, margin+len(data)+margin)
@@ -143,8 +143,8 @@ func guarded(data []byte) (inside []byte, intact func() bool) {
 	}
 }
 
-// TestKernelsAgree compares each assembly kernel with the portable one on random
-// input of many lengths and at every alignment of 16.
+// TestKernelsAgree compares each assembly kernel with the portable one on
+// random input of many lengths and at every alignment of 16.
 func TestKernelsAgree(t *testing.T) {
 	t.Parallel()
 	list := kernels()
@@ -186,8 +186,8 @@ func TestKernelsAgree(t *testing.T) {
 	}
 }
 
-// TestCiphersAreAES compares every kernel's block cipher and counter mode with the
-// standard library.
+// TestCiphersAreAES compares every kernel's block cipher and counter mode with
+// the standard library.
 func TestCiphersAreAES(t *testing.T) {
 	t.Parallel()
 	for _, kern := range kernels() {
@@ -236,8 +236,8 @@ func TestCiphersAreAES(t *testing.T) {
 	}
 }
 
-// TestCounterStaysInItsByte pins the contract of keystream: the byte wraps and nothing
-// is carried.
+// TestCounterStaysInItsByte pins the contract of keystream: the byte wraps and
+// nothing is carried.
 func TestCounterStaysInItsByte(t *testing.T) {
 	t.Parallel()
 	for _, kern := range kernels() {

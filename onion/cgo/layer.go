@@ -85,8 +85,8 @@ func (l *layer) decrypt(cmd byte, body []byte) {
 	l.decryptTag(cmd, body)
 }
 
-// update replaces the keys and the nonce by keystream made from the nonce; the old ones are
-// overwritten.
+// update replaces the keys and the nonce by keystream made from the nonce; the
+// old ones are overwritten.
 func (l *layer) update() {
 	l.keystream(&l.nonce, l.first, l.keys[:])
 	l.setKeys()

@@ -97,17 +97,24 @@ func (e element) store(b *block) {
 	binary.LittleEndian.PutUint64(b[8:], e.hi)
 }
 
-// mul sets e to e·h·x^-128, the product of RFC 8452, section 3. It is one Karatsuba step
-// over 64-bit halves and a Montgomery reduction by
-// x^128 + x^127 + x^126 + x^121 + 1, 64 bits at a time.
+// mul sets e to e·h·x^-128, the product of RFC 8452, section 3. It is one
+// Karatsuba step over 64-bit halves and a Montgomery reduction by x^128 + x^127
+// + x^126 + x^121 + 1, 64 bits at a time.
+//
+// The low half of a product of 64 bits is had directly. The high half is that
+// of the reversed words, reversed, and one place further down.
 func (e *element) mul(h *factor) {
-	h0, l0 := h.lo.mul(e.lo)
-	h1, l1 := h.hi.mul(e.hi)
-	hm, lm := h.sum.mul(e.lo ^ e.hi)
+	lo, hi := e.lo, e.hi
+	loRev, hiRev := bits.Reverse64(lo), bits.Reverse64(hi)
+	l0, h0 := h.lo.mulLow(lo), h.loRev.mulLow(loRev)
+	l1, h1 := h.hi.mulLow(hi), h.hiRev.mulLow(hiRev)
+	lm, hm := h.sum.mulLow(lo^hi), h.sumRev.mulLow(loRev^hiRev)
+	lm ^= l0 ^ l1
+	hm ^= h0 ^ h1
 	w0 := l0
-	w1 := h0 ^ lm ^ l0 ^ l1
-	w2 := l1 ^ hm ^ h0 ^ h1
-	w3 := h1
+	w1 := bits.Reverse64(h0)>>1 ^ lm
+	w2 := bits.Reverse64(hm)>>1 ^ l1
+	w3 := bits.Reverse64(h1) >> 1
 
 	w1 ^= w0<<63 ^ w0<<62 ^ w0<<57
 	w2 ^= w0 ^ w0>>1 ^ w0>>2 ^ w0>>7
@@ -116,62 +123,45 @@ func (e *element) mul(h *factor) {
 	e.lo, e.hi = w2, w3
 }
 
-// A factor is a POLYVAL key taken apart for carry-less multiplication.
-type factor struct{ lo, hi, sum spread }
+// A factor is a POLYVAL key taken apart for carry-less multiplication: its
+// halves and their sum, each also reversed.
+type factor struct{ lo, loRev, hi, hiRev, sum, sumRev spread }
 
 func (f *factor) set(key *block) {
 	e := loadElement(key)
 	f.lo.set(e.lo)
 	f.hi.set(e.hi)
 	f.sum.set(e.lo ^ e.hi)
+	f.loRev.set(bits.Reverse64(e.lo))
+	f.hiRev.set(bits.Reverse64(e.hi))
+	f.sumRev.set(bits.Reverse64(e.lo ^ e.hi))
 }
 
-// A spread is a 64-bit polynomial in a form that turns a carry-less product into
-// ordinary ones. In part[i] only every fourth bit may be set, so in the integer
-// product with another such word up to 15 coefficients add up in a field of four bits,
-// whose lowest is their sum modulo 2. With the top four bits left out of part, no field
-// gets more than 15; those four bits stand in top as masks.
-type spread struct {
-	part [4]uint64
-	top  [4]uint64
-}
+// A spread is a polynomial of 64 bits in a form that turns a carry-less product
+// into ordinary ones: in each word only every fourth bit may be set. In the
+// integer product of two such words, up to 16 coefficients add up in a field of
+// four bits, whose lowest is their sum modulo 2. Only the topmost field can get
+// 16, and its carry falls off the end.
+type spread [4]uint64
 
 const everyFourth = 0x1111111111111111
 
 func (s *spread) set(y uint64) {
-	for i := range s.part {
-		s.part[i] = y & (everyFourth << i) & (1<<60 - 1)
-		s.top[i] = -(y >> (60 + i) & 1)
+	for i := range s {
+		s[i] = y & (everyFourth << i)
 	}
 }
 
-// mul returns the carry-less product of s and x.
-func (s *spread) mul(x uint64) (hi, lo uint64) {
+// mulLow returns the low half of the carry-less product of s and x.
+func (s *spread) mulLow(x uint64) uint64 {
 	x0 := x & everyFourth
 	x1 := x & (everyFourth << 1)
 	x2 := x & (everyFourth << 2)
 	x3 := x & (everyFourth << 3)
-	y0, y1, y2, y3 := s.part[0], s.part[1], s.part[2], s.part[3]
-
-	h, l := sumOfProducts(x0, y0, x1, y3, x2, y2, x3, y1)
-	hi, lo = h&everyFourth, l&everyFourth
-	h, l = sumOfProducts(x0, y1, x1, y0, x2, y3, x3, y2)
-	hi, lo = hi|h&(everyFourth<<1), lo|l&(everyFourth<<1)
-	h, l = sumOfProducts(x0, y2, x1, y1, x2, y0, x3, y3)
-	hi, lo = hi|h&(everyFourth<<2), lo|l&(everyFourth<<2)
-	h, l = sumOfProducts(x0, y3, x1, y2, x2, y1, x3, y0)
-	hi, lo = hi|h&(everyFourth<<3), lo|l&(everyFourth<<3)
-
-	lo ^= x<<60&s.top[0] ^ x<<61&s.top[1] ^ x<<62&s.top[2] ^ x<<63&s.top[3]
-	hi ^= x>>4&s.top[0] ^ x>>3&s.top[1] ^ x>>2&s.top[2] ^ x>>1&s.top[3]
-	return hi, lo
-}
-
-// sumOfProducts returns ab ^ cd ^ ef ^ gh, of 128 bits each.
-func sumOfProducts(a, b, c, d, e, f, g, h uint64) (hi, lo uint64) {
-	h0, l0 := bits.Mul64(a, b)
-	h1, l1 := bits.Mul64(c, d)
-	h2, l2 := bits.Mul64(e, f)
-	h3, l3 := bits.Mul64(g, h)
-	return h0 ^ h1 ^ h2 ^ h3, l0 ^ l1 ^ l2 ^ l3
+	y0, y1, y2, y3 := s[0], s[1], s[2], s[3]
+	z0 := x0*y0 ^ x1*y3 ^ x2*y2 ^ x3*y1
+	z1 := x0*y1 ^ x1*y0 ^ x2*y3 ^ x3*y2
+	z2 := x0*y2 ^ x1*y1 ^ x2*y0 ^ x3*y3
+	z3 := x0*y3 ^ x1*y2 ^ x2*y1 ^ x3*y0
+	return z0&everyFourth | z1&(everyFourth<<1) | z2&(everyFourth<<2) | z3&(everyFourth<<3)
 }
