@@ -11,8 +11,8 @@ const (
 	TagSize = 16
 
 	// KeyMaterialSize is the number of bytes of key material for one hop: the
-	// forward direction (away from the client), then the backward one, each KB
-	// 16 | KU 16 | K 16 | B 16 | N 16.
+	// forward direction (away from the client), then the backward one. Each is
+	// KB | KU | K | B | N, of 16 bytes.
 	KeyMaterialSize = 2 * layerKeySize
 
 	// MinBodySize is the smallest body: a tag and one byte.
