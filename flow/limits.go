@@ -1,0 +1,115 @@
+package flow
+
+import (
+	"time"
+
+	"cepa/cell"
+)
+
+// Limits are the fixed sizes of this version, all in one place.
+type Limits struct {
+	InitialWindow   int // hop credit a direction, cells
+	Reserve         int // cells a direction that a live circuit always gets back, at least 2
+	LinkQueue       int // bytes of unsent cells given to a link before the scheduler holds back
+	CircuitsPerLink int // circuits that a neighbour may have opened on one link, tombstones included
+	MaxLinks        int // open links of the node, dialled and accepted
+}
+
+// DefaultLimits are the limits of docs/protocol.md, "Limits".
+func DefaultLimits() Limits {
+	return Limits{
+		InitialWindow:   64,
+		Reserve:         4,
+		LinkQueue:       64 << 10,
+		CircuitsPerLink: 16384,
+		MaxLinks:        8192,
+	}
+}
+
+// Times and rates. They are the same for all nodes of a version.
+const (
+	DefaultKeepalive = 4 * time.Second
+	DefaultDead      = 12 * time.Second
+
+	creditTick     = 5 * time.Millisecond // CREDIT cells of a link go out together, this long after the first is due
+	tombstoneTime  = time.Minute          // without the peer's DESTROY the link closes
+	stuckTime      = time.Minute          // without one cell leaving a queue, on a link that moves, the circuit goes
+	lingerTime     = time.Minute          // a Conn of a circuit that is gone may drain for this long
+	renewAfter     = 24 * time.Hour       // age at which a link is replaced by a younger one
+	renewRetry     = 10 * time.Minute     // after the dial for that failed
+	drainTime      = time.Hour            // a draining link closes after this
+	crossedTime    = 10 * time.Second     // links dialled from both sides within this have crossed
+	sparseIdle     = 200 * time.Millisecond
+	sparseQuantum  = 32 // cells that a circuit sends before others after being idle for sparseIdle
+	earlyCells     = 8  // RELAY_EARLY cells of a circuit
+	maxCredit      = 65535
+	gossipEvery    = 20 * time.Millisecond // packets of gossip taken from a neighbour: 50 a second
+	gossipBurst    = 200
+	gossipQueue    = 64               // packets of gossip waiting for a link
+	paddingEvery   = time.Second / 64 // cells of padding taken from a neighbour: 128 KiB a second
+	paddingBurst   = 512
+	gossipOutEvery = gossipEvery + gossipEvery/4 // a little below what the neighbour takes
+	gossipOutBurst = gossipBurst * 3 / 4
+)
+
+// Stream sizes, in bytes.
+const (
+	pauseBytes     = 64 << 10 // unsent bytes of a stream at which its Conn is paused; resumed under half
+	maxUnused      = 16 << 20 // more unused window than this is an error
+	maxWindow      = 64 << 20 // largest initial window
+	defaultStreams = 1024     // streams of a circuit that no window makes fewer
+)
+
+// Windows are end-to-end windows, in bytes, for each stream and for all streams of a circuit
+// together (docs/protocol.md, "Windows").
+type Windows struct{ Stream, Circuit uint32 }
+
+// The windows that each end grants at first.
+var (
+	ClientWindows = Windows{Stream: 512 << 10, Circuit: 16 << 20}
+	ExitWindows   = Windows{Stream: 256 << 10, Circuit: 8 << 20}
+)
+
+// MaxStreamsFor returns how many streams a circuit with these windows may have open: so many
+// that all of them, stalled with full windows, still leave none waiting for the circuit's, and
+// at most 1024. It is the same at both ends, and at least 1.
+func MaxStreamsFor(granted, allowed Windows) int {
+	n := uint32(defaultStreams)
+	for _, w := range []Windows{granted, allowed} {
+		n = min(n, w.Circuit/max(w.Stream, 1))
+	}
+	return int(max(n, 1))
+}
+
+// Stats are the node's counters and gauges of this package, read on its loop.
+type Stats struct {
+	Links, Legs, Tombstones, Streams, QueuedBytes      int64 // gauges; QueuedBytes is cells in queues
+	CellsIn, CellsOut, CreditsIn, CreditsOut           uint64
+	LinkErrors, CircuitErrors, BudgetVictims, Overruns uint64
+	StreamBytesIn, StreamBytesOut                      uint64
+	Refused                                            uint64 // CREATEs refused for a limit or the budget
+	GossipDropped                                      uint64 // packets from neighbours over their budget
+	Stuck                                              uint64 // circuits destroyed because their queue did not move
+	DeadLinks                                          uint64 // links closed because nothing came
+}
+
+// ProtocolError says how a neighbour, or the other end of a circuit, broke the protocol. The
+// reason for the wire is cell.ReasonProtocol.
+type ProtocolError struct {
+	What string
+	Err  error // from the decoder; may be nil
+}
+
+func (e *ProtocolError) Error() string {
+	if e.Err != nil {
+		return e.What + ": " + e.Err.Error()
+	}
+	return e.What
+}
+
+func (e *ProtocolError) Unwrap() error { return e.Err }
+
+// StreamError is what a Conn is closed with when its stream was aborted.
+type StreamError struct{ Reason cell.Reason }
+
+func (e *StreamError) Error() string { return "stream ended: " + e.Reason.String() }

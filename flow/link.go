@@ -1,0 +1,335 @@
+package flow
+
+import (
+	"errors"
+	"fmt"
+
+	"cepa/cell"
+	"cepa/env"
+)
+
+// Link is one neighbour: circuit ids, credits, teardown and scheduling of its circuits. It
+// implements env.LinkEvents for the env.Link under it.
+//
+//	     OnCreate, Create              Created / CREATED in               DESTROY in
+//	free ----------------> incoming,   -----------------> open ---------------------------> dying
+//	 ^                     opening                          \  Destroy                        | ours written
+//	 |                                                       `-----------> tombstone ---------+--> free
+//	 `------------------------------------------------------------------------ DESTROY in ----'
+//
+// The first three are a Leg, the others a tombstone: dying has had the peer's DESTROY and waits
+// for its own to be written, tombstone the other way round. What may come when is in receive.go.
+type Link struct {
+	links  *Links
+	env    env.Link
+	peer   *env.Peer
+	target env.Target // that was dialled; zero when accepted
+	up     bool
+	dirty  bool // on links.dirty
+	reason error
+
+	born, lastIn, lastOut env.Mono
+	tender                env.Timer // runs tend
+	tendAt                env.Mono  // when tender fires; 0 when it does not run
+	grace                 env.Mono  // nobody is judged before: this node was stopped
+	renewAt               env.Mono
+	renewing              bool
+	draining              bool // LINK_DRAIN sent or asked for
+	drained               bool // LINK_DRAIN came from the peer
+	drainWritten          bool
+	drainAt               env.Mono
+
+	circuits map[cell.CircuitID]*Leg
+	legs     list[Leg] // the same, in the order in which they were made
+	tombs    map[cell.CircuitID]tomb
+	graves   graves
+	theirs   int // legs and tombstones with ids that the peer picked
+	last     *Leg
+
+	heads     []*Leg // with a CREATE or CREATED to be written
+	destroys  []destroy
+	due       []*Leg // with credit to be returned
+	ticker    env.Timer
+	ticking   bool
+	creditNow bool // the tick has come: write CREDIT
+	padding   bool // write PADDING
+	gossip    queue
+	gossipIn  bucket
+	gossipOut bucket
+	padIn     bucket
+
+	sparse list[Leg] // with something to send: before all others, and
+	active list[Leg] // in turn
+}
+
+type destroy struct {
+	id     cell.CircuitID
+	reason cell.Reason
+}
+
+func newLink(ls *Links, e env.Link) *Link {
+	now := ls.clock.Now()
+	l := &Link{
+		links: ls, env: e, peer: e.Peer(), up: true,
+		born: now, lastIn: now, lastOut: now,
+		circuits: make(map[cell.CircuitID]*Leg),
+		tombs:    make(map[cell.CircuitID]tomb),
+	}
+	l.renewAt = now.Add(renewAfter)
+	if !l.peer.Dialled {
+		l.renewAt = l.renewAt.Add(renewAfter / 24) // the dialler's turn first
+	}
+	return l
+}
+
+// Peer is who is at the far end; constant.
+func (l *Link) Peer() *env.Peer { return l.peer }
+
+// Legs returns the number of live circuits.
+func (l *Link) Legs() int { return len(l.circuits) }
+
+// Draining reports whether the link takes no new circuits (LINK_DRAIN).
+func (l *Link) Draining() bool { return l.draining }
+
+// Open reports whether the link is up.
+func (l *Link) Open() bool { return l.up }
+
+// Close ends the link. Its circuits hear OnDestroyed and the node OnLinkDown after the event
+// in which it was called. Closing twice is harmless.
+func (l *Link) Close(reason error) {
+	if l.up {
+		l.shut(reason, true)
+	}
+}
+
+// fail closes the link because the neighbour broke the protocol.
+func (l *Link) fail(what string, err error) {
+	e := &ProtocolError{what, err}
+	l.links.stats.LinkErrors++
+	l.links.warn("neighbour broke the link protocol", l, e)
+	l.Close(e)
+}
+
+// shut takes the link out of the set; bury tells those concerned later.
+func (l *Link) shut(reason error, closeEnv bool) {
+	l.up = false
+	l.reason = reason
+	if closeEnv {
+		l.env.Close(reason)
+	}
+	for _, t := range []env.Timer{l.tender, l.ticker} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	l.links.remove(l)
+	l.links.downs = append(l.links.downs, l)
+	l.links.poke()
+}
+
+// bury ends the circuits of a link that is down, and tells everybody.
+func (l *Link) bury() {
+	for l.legs.first != nil && !l.links.closed {
+		g := l.legs.first.of
+		h := g.h
+		g.forget()
+		if h != nil {
+			h.OnDestroyed(cell.ReasonDestroyed)
+		}
+	}
+	l.release()
+	if !l.links.closed {
+		l.links.cfg.Handler.OnLinkDown(l, l.reason)
+	}
+}
+
+// release gives back everything that a link which is down holds.
+func (l *Link) release() {
+	ls := l.links
+	for l.legs.first != nil {
+		g := l.legs.first.of
+		g.forget()
+	}
+	ls.stats.Tombstones -= int64(len(l.tombs))
+	clear(l.tombs)
+	for l.gossip.n > 0 {
+		ls.give(l.gossip.pop())
+	}
+	l.heads, l.destroys, l.due, l.last = nil, nil, nil, nil
+}
+
+// held returns the bytes of the budget that the link holds.
+func (l *Link) held() int {
+	n := l.gossip.n
+	for at := l.legs.first; at != nil; at = at.next {
+		n += at.of.queue.n
+		if at.of.head != nil {
+			n++
+		}
+	}
+	return n * cell.Size
+}
+
+// OnCells, OnDrained and OnDown make a Link env.LinkEvents; they are the shell's to call.
+func (l *Link) OnCells(cells []byte) {
+	if !l.up {
+		return
+	}
+	l.links.enter()
+	defer l.links.leave()
+	l.lastIn = l.links.clock.Now()
+	for ; len(cells) >= cell.Size && l.up; cells = cells[cell.Size:] {
+		l.links.stats.CellsIn++
+		l.receive(cells[:cell.Size:cell.Size])
+	}
+	if len(cells) > 0 && l.up {
+		l.fail(fmt.Sprintf("%d bytes are no whole cell", len(cells)), nil)
+	}
+}
+
+// OnDrained is described at OnCells.
+func (l *Link) OnDrained() {
+	if !l.up {
+		return
+	}
+	l.links.enter()
+	defer l.links.leave()
+	l.mark()
+}
+
+// OnDown is described at OnCells.
+func (l *Link) OnDown(reason error) {
+	if !l.up {
+		return
+	}
+	l.links.enter()
+	defer l.links.leave()
+	if reason == nil {
+		reason = ErrClosed
+	}
+	l.shut(reason, false)
+}
+
+// mark has the link pumped at the top of the event.
+func (l *Link) mark() {
+	if l.dirty || !l.up {
+		return
+	}
+	l.dirty = true
+	l.links.dirty = append(l.links.dirty, l)
+	l.links.poke()
+}
+
+// ---- circuits made by this node ----
+
+// Create opens a circuit towards this neighbour: it picks an id and sends CREATE with a
+// handshake of at most cell.MaxCreateHandshake bytes, which is copied. h hears OnCreated or
+// OnDestroyed, never before Create returns. The errors are ErrClosed, ErrDraining,
+// ErrToClient, ErrCircuitLimit, ErrBudget, and a *cell.Error for the handshake.
+func (l *Link) Create(h LegHandler, handshakeType uint16, handshake []byte) (*Leg, error) {
+	ls := l.links
+	switch {
+	case !l.up:
+		return nil, ErrClosed
+	case l.draining:
+		return nil, ErrDraining
+	case l.peer.Client():
+		return nil, ErrToClient
+	case len(l.circuits)+len(l.tombs)-l.theirs >= ls.cfg.Limits.CircuitsPerLink:
+		return nil, ErrCircuitLimit
+	case !ls.budget.admits(0, 1):
+		return nil, ErrBudget
+	}
+	g := newLeg(l, l.pick(), true)
+	g.h = h
+	if err := g.putHead(cell.CommandCreate, handshakeType, handshake); err != nil {
+		return nil, err
+	}
+	l.add(g)
+	return g, nil
+}
+
+// pick returns a random circuit id of this side's half that is not in use.
+func (l *Link) pick() cell.CircuitID {
+	for {
+		id := cell.CircuitID(l.links.cfg.Env.Rand.Uint64()) &^ cell.InitiatorBit
+		if l.peer.Dialled {
+			id |= cell.InitiatorBit
+		}
+		_, buried := l.tombs[id]
+		if id != 0 && !buried && l.circuits[id] == nil {
+			return id
+		}
+	}
+}
+
+// mine reports whether id is of the half that this side picks from.
+func (l *Link) mine(id cell.CircuitID) bool { return (id&cell.InitiatorBit != 0) == l.peer.Dialled }
+
+func (l *Link) add(g *Leg) {
+	l.circuits[g.id] = g
+	l.legs.push(&g.inLink)
+	l.links.stats.Legs++
+	if g.opened {
+		l.links.budget.out++
+	} else {
+		l.links.budget.in++
+		l.theirs++
+	}
+}
+
+// ---- draining ----
+
+// Renew replaces the link: the side that dialled it dials a younger one and then drains this
+// one, the other side drains it at once. The shell asks for it when the link's TLS records run
+// out; age does it by itself.
+func (l *Link) Renew() {
+	switch {
+	case !l.up || l.draining || l.renewing:
+	case !l.peer.Dialled:
+		l.drain()
+	default:
+		to := l.target
+		if to.Identity.IsZero() {
+			to = env.Target{Identity: l.peer.Identity}
+			to.Addresses = append(to.Addresses, l.peer.Address)
+		}
+		l.renewing = true
+		d := l.links.dial(to)
+		d.renews = append(d.renews, l)
+	}
+}
+
+// renewed hears how the dial for a younger link went.
+func (l *Link) renewed(err error) {
+	l.renewing = false
+	switch {
+	case !l.up:
+	case err == nil:
+		l.drain()
+	default:
+		l.renewAt = l.links.clock.Now().Add(renewRetry)
+		l.tendBy(l.renewAt)
+	}
+}
+
+// drain sends LINK_DRAIN: no new circuits here. The peer answers with its own; when both have
+// passed, the link is closed with its last circuit.
+func (l *Link) drain() {
+	if l.draining {
+		return
+	}
+	l.draining = true
+	l.drainAt = l.links.clock.Now()
+	l.tendBy(l.drainAt.Add(drainTime))
+	l.mark()
+}
+
+var errDrained = errors.New("link was replaced and its last circuit is gone")
+
+// closeIfDrained closes a draining link that nobody uses.
+func (l *Link) closeIfDrained() {
+	if l.up && l.drainWritten && l.drained && len(l.circuits) == 0 && len(l.tombs) == 0 {
+		l.Close(errDrained)
+	}
+}

@@ -1,0 +1,149 @@
+package flow
+
+import "cepa/cell"
+
+// pump gives the link what it can take: no more than LinkQueue bytes wait below, so that what
+// is most urgent is decided as late as possible.
+func (l *Link) pump() {
+	ls := l.links
+	for l.up {
+		room := ls.cfg.Limits.LinkQueue - l.env.Queued()
+		if room <= 0 {
+			return // until OnDrained
+		}
+		space := min(len(ls.out), (room+cell.Size-1)/cell.Size*cell.Size)
+		n := 0
+		for n < space && l.up && l.write(ls.out[n:n+cell.Size]) {
+			n += cell.Size
+		}
+		if n == 0 || !l.up {
+			return
+		}
+		l.lastOut = ls.clock.Now()
+		l.env.Send(ls.out[:n])
+		ls.stats.CellsOut += uint64(n / cell.Size)
+		l.closeIfDrained()
+		if n < space {
+			return
+		}
+	}
+}
+
+// write fills c with the next cell, of the link itself if there is one, or returns false.
+func (l *Link) write(c []byte) bool {
+	switch {
+	case len(l.heads) > 0 && l.writeHead(c):
+	case len(l.destroys) > 0:
+		l.writeDestroy(c)
+	case l.creditNow && l.writeCredit(c):
+	case l.draining && !l.drainWritten:
+		l.writeDrain(c)
+	case l.padding:
+		l.padding = false
+		clear(c) // PADDING is 0, as is the id of the link
+	case l.gossip.n > 0:
+		q := l.gossip.pop()
+		copy(c, q.b[:])
+		l.links.give(q)
+	default:
+		return l.writeRelay(c)
+	}
+	return true
+}
+
+// writeHead writes the first CREATE or CREATED whose circuit still lives.
+func (l *Link) writeHead(c []byte) bool {
+	for len(l.heads) > 0 {
+		g := l.heads[0]
+		l.heads[0] = nil
+		l.heads = l.heads[1:]
+		if g.head == nil {
+			continue
+		}
+		copy(c, g.head.b[:])
+		l.links.give(g.head)
+		g.head = nil
+		g.activate()
+		return true
+	}
+	l.heads = nil
+	return false
+}
+
+func (l *Link) writeDestroy(c []byte) {
+	d := l.destroys[0]
+	if l.destroys = l.destroys[1:]; len(l.destroys) == 0 {
+		l.destroys = nil
+	}
+	cell.Header{Circuit: d.id, Command: cell.CommandDestroy}.Put(c)
+	if err := cell.PutDestroy(c[cell.HeaderSize:], d.reason); err != nil {
+		panic(err) // c is a whole cell
+	}
+	t := l.tombs[d.id]
+	t.oursWritten = true
+	l.tombs[d.id] = t
+	l.exhume(d.id)
+}
+
+func (l *Link) writeDrain(c []byte) {
+	clear(c)
+	cell.Header{Command: cell.CommandLinkDrain}.Put(c)
+	l.drainWritten = true
+}
+
+// writeRelay writes a cell of a circuit: sparse ones first, then all in turn.
+func (l *Link) writeRelay(c []byte) bool {
+	for {
+		turn := l.sparse.first
+		if turn == nil {
+			if turn = l.active.first; turn == nil {
+				return false
+			}
+		}
+		g := turn.of
+		cmd, ok := g.next(c[cell.HeaderSize:])
+		if !ok {
+			turn.remove()
+			continue
+		}
+		g.credit--
+		g.lastSent = l.links.clock.Now()
+		g.quantum = max(g.quantum-1, 0)
+		more := g.more()
+		cell.Header{Circuit: g.id, Command: cmd, Dry: more && g.credit == 0}.Put(c)
+		g.starved = more && g.credit == 0
+		switch {
+		case !more || g.credit == 0:
+			turn.remove()
+		case turn.next == nil && turn.prev == nil && (turn.on == &l.active || g.quantum > 0):
+			// Nobody else's turn.
+		default:
+			turn.remove()
+			if g.quantum > 0 {
+				l.sparse.push(turn)
+			} else {
+				l.active.push(turn)
+			}
+		}
+		return true
+	}
+}
+
+// Gossip sends one packet of 1 to cell.MaxGossip bytes, copied. False means that it was not
+// sent: the link is down, busy, over its budget, or one end of it is a client; or that the
+// packet is too long.
+func (l *Link) Gossip(packet []byte) bool {
+	ls := l.links
+	if !l.up || ls.client() || l.peer.Client() || len(packet) == 0 || len(packet) > cell.MaxGossip ||
+		l.gossip.n >= gossipQueue || !l.gossipOut.take(ls.clock.Now(), gossipOutEvery, gossipOutBurst) {
+		return false
+	}
+	q := ls.take()
+	cell.Header{Command: cell.CommandGossip}.Put(q.b[:])
+	if err := cell.PutGossip(q.b[cell.HeaderSize:], packet); err != nil {
+		panic(err) // the length was checked
+	}
+	l.gossip.push(q)
+	l.mark()
+	return true
+}

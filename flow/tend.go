@@ -1,0 +1,108 @@
+package flow
+
+import (
+	"errors"
+
+	"cepa/cell"
+	"cepa/env"
+)
+
+// Reasons for which a link is closed by time.
+var (
+	errDead  = errors.New("nothing came from the neighbour")
+	errTomb  = errors.New("neighbour did not answer DESTROY")
+	errDrain = errors.New("circuits on a replaced link outlived its last hour")
+)
+
+// tendBy makes sure that tend runs at t or before.
+func (l *Link) tendBy(t env.Mono) {
+	if !l.up || l.tendAt != 0 && l.tendAt <= t {
+		return
+	}
+	l.tendAt = t
+	d := t.Sub(l.links.clock.Now())
+	if l.tender == nil {
+		l.tender = l.links.clock.AfterFunc(d, l.onTender)
+	} else {
+		l.tender.Reset(d)
+	}
+}
+
+func (l *Link) onTender() {
+	l.links.enter()
+	defer l.links.leave()
+	// Time in which this node did not run (stopped, starved) says nothing about the neighbour.
+	now, keepalive := l.links.clock.Now(), l.links.cfg.Keepalive
+	late := max(now.Sub(l.tendAt), 0)
+	if late > keepalive {
+		l.grace = now.Add(keepalive)
+	} else {
+		l.lastIn = min(l.lastIn.Add(late), now)
+	}
+	l.tendAt = 0
+	l.tend()
+}
+
+// tend does what time asks for on a link, and arms the timer for the next time.
+func (l *Link) tend() {
+	now, cfg := l.links.clock.Now(), &l.links.cfg
+	if now >= l.grace {
+		l.judge(now)
+	}
+	if !l.up {
+		return
+	}
+	next := now.Add(cfg.Keepalive)
+	if idle := l.lastOut.Add(cfg.Keepalive); idle > now {
+		next = idle
+	} else if !l.padding {
+		l.padding = true
+		l.mark()
+	}
+	next = min(next, max(l.lastIn.Add(cfg.Dead), l.grace))
+	switch {
+	case l.draining:
+		next = min(next, l.drainAt.Add(drainTime))
+	case !l.renewing:
+		if now >= l.renewAt {
+			l.Renew()
+		} else {
+			next = min(next, l.renewAt)
+		}
+	}
+	if until := l.sweep(); until != 0 {
+		next = min(next, max(until, l.grace))
+	}
+	l.tendBy(max(next, now+1))
+}
+
+// judge closes a link, or destroys circuits, whose time is up.
+func (l *Link) judge(now env.Mono) {
+	switch until := l.sweep(); {
+	case now.Sub(l.lastIn) >= l.links.cfg.Dead:
+		l.links.stats.DeadLinks++
+		l.Close(errDead)
+	case until != 0 && now >= until:
+		l.fail(errTomb.Error(), nil)
+	case l.draining && now.Sub(l.drainAt) >= drainTime:
+		l.Close(errDrain)
+	default:
+		l.judgeQueues(now)
+	}
+}
+
+// judgeQueues destroys circuits that got no credit from the neighbour for a minute although
+// the link moved: nobody honest holds cells back, ends least of all.
+func (l *Link) judgeQueues(now env.Mono) {
+	for n := l.legs.first; n != nil && l.up; {
+		g := n.of
+		n = n.next
+		if g.state == legDead {
+			return // n was taken off the list by a handler: the rest is for the next time
+		}
+		if g.queue.n > 0 && now.Sub(g.moved) >= stuckTime && l.lastOut > g.moved {
+			l.links.stats.Stuck++
+			g.end(cell.ReasonTimeout)
+		}
+	}
+}
