@@ -440,6 +440,10 @@ func (m *Mux) victims(dst []victim, now env.Mono) []victim {
 	return dst
 }
 
+// ExtensionWindows is the type of the extension of the circuit handshake that carries Windows
+// (docs/protocol.md, "Circuit handshake").
+const ExtensionWindows uint16 = 1
+
 // EncodeWindows returns the form of w in the circuit handshake: two big-endian u32, stream first.
 func EncodeWindows(w Windows) []byte {
 	b := binary.BigEndian.AppendUint32(nil, w.Stream)
