@@ -1,0 +1,292 @@
+package directory
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"cepa/cert"
+)
+
+// Bounds of the directory protocol.
+const (
+	MaxRequest = 512                   // bytes of a request, without its length
+	MaxAnswer  = MaxConsensusBody      // bytes of the body of an answer
+	maxGossip  = MaxRequest - (5 + 10) // bytes of a rumour in a request
+
+	requestHeader = 2
+	answerHeader  = 5
+)
+
+// RequestKind says what a request asks for.
+type RequestKind uint8
+
+// The kinds of requests, and what the body of the answer is.
+const (
+	AskHead       RequestKind = 1 // the head of the newest consensus, sealed
+	AskBody       RequestKind = 2 // the body of the consensus whose head has this Digest
+	AskDescriptor RequestKind = 3 // the descriptor with this Digest, sealed
+	AskSummary    RequestKind = 4 // a Summary of the descriptors held
+	AskBucket     RequestKind = 5 // the digests of the descriptors held in Bucket: see AppendDigests
+	Announce      RequestKind = 6 // nothing: it carries a sealed Rumour
+)
+
+// String returns the name of the kind in lower-case words.
+func (k RequestKind) String() string {
+	switch k {
+	case AskHead:
+		return "consensus head"
+	case AskBody:
+		return "consensus body"
+	case AskDescriptor:
+		return "descriptor"
+	case AskSummary:
+		return "summary"
+	case AskBucket:
+		return "bucket"
+	case Announce:
+		return "announcement"
+	}
+	return fmt.Sprintf("request of kind %d", uint8(k))
+}
+
+// Request is what a node asks of a relay in a directory stream: one request a stream.
+//
+// On the stream it is a length u16 and a map of at most MaxRequest bytes:
+//
+//	1  kind    uint
+//	2  digest  32 bytes, for AskBody and AskDescriptor only
+//	3  bucket  uint below Buckets, for AskBucket only
+//	4  rumour  bytes, for Announce only
+type Request struct {
+	Kind       RequestKind
+	Digest     cert.Digest
+	Bucket     int
+	Rumour     []byte // sealed, at most MaxRequest-15 bytes
+	Extensions Extensions
+}
+
+type wireRequest struct {
+	Kind   RequestKind `cbor:"1,keyasint"`
+	Digest []byte      `cbor:"2,keyasint,omitempty"`
+	Bucket *uint8      `cbor:"3,keyasint,omitempty"`
+	Rumour []byte      `cbor:"4,keyasint,omitempty"`
+}
+
+// AppendTo appends the request with its length, as it is written to the stream, to b.
+func (r Request) AppendTo(b []byte) ([]byte, error) {
+	w := wireRequest{Kind: r.Kind, Rumour: r.Rumour}
+	if !r.Digest.IsZero() {
+		w.Digest = r.Digest[:]
+	}
+	if r.Kind == AskBucket {
+		bucket := uint8(r.Bucket)
+		w.Bucket = &bucket
+	}
+	err := r.check()
+	var body []byte
+	if err == nil {
+		body, err = encodeMap(w, r.Extensions)
+	}
+	if err == nil && len(body) > MaxRequest {
+		err = fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(body), MaxRequest)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encoding a directory request: %w", err)
+	}
+	b = binary.BigEndian.AppendUint16(b, uint16(len(body)))
+	return append(b, body...), nil
+}
+
+// check checks that the request has what its kind needs and nothing else. Kinds that this version does not know are
+// errors: the answer is BadRequest.
+func (r Request) check() error {
+	var digest, bucket, rumour bool
+	switch r.Kind {
+	case AskHead, AskSummary:
+	case AskBody, AskDescriptor:
+		digest = true
+	case AskBucket:
+		bucket = true
+	case Announce:
+		rumour = true
+	default:
+		return fmt.Errorf("%w kind %d", ErrInvalid, uint8(r.Kind))
+	}
+	switch {
+	case digest == r.Digest.IsZero():
+		return fmt.Errorf("%w: a %s without its digest, or another with one", ErrInvalid, r.Kind)
+	case r.Bucket < 0 || r.Bucket >= Buckets || !bucket && r.Bucket != 0:
+		return fmt.Errorf("%w: a %s with the bucket %d", ErrInvalid, r.Kind, r.Bucket)
+	case rumour == (len(r.Rumour) == 0) || len(r.Rumour) > maxGossip:
+		return fmt.Errorf("%w: a %s with a rumour of %d bytes", ErrInvalid, r.Kind, len(r.Rumour))
+	}
+	return nil
+}
+
+// DecodeRequest decodes the map of a request, without its length.
+func DecodeRequest(body []byte) (Request, error) {
+	r, err := decodeRequest(body)
+	if err != nil {
+		return Request{}, fmt.Errorf("reading a directory request: %w", err)
+	}
+	return r, nil
+}
+
+func decodeRequest(body []byte) (r Request, err error) {
+	if len(body) > MaxRequest {
+		return r, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(body), MaxRequest)
+	}
+	var w wireRequest
+	if r.Extensions, err = decodeMap(body, &w); err != nil {
+		return r, err
+	}
+	r.Kind, r.Rumour = w.Kind, w.Rumour
+	if w.Digest != nil {
+		if r.Digest, err = read32(w.Digest, "digest"); err != nil {
+			return r, err
+		}
+		if r.Digest.IsZero() {
+			return r, fmt.Errorf("%w digest: all zero", ErrInvalid)
+		}
+	}
+	if (w.Bucket != nil) != (r.Kind == AskBucket) {
+		return r, fmt.Errorf("%w: a %s without its bucket, or another with one", ErrInvalid, r.Kind)
+	}
+	if w.Bucket != nil {
+		r.Bucket = int(*w.Bucket)
+	}
+	return r, r.check()
+}
+
+// RequestReader reads one request from a stream as its bytes come. The zero value is ready for use. It holds at most
+// what a request may have.
+type RequestReader struct{ buffer []byte }
+
+// Read takes the next bytes of the stream. Done is true when the request is whole. Any error, bytes behind the
+// request among them, is final: the answer is BadRequest.
+func (r *RequestReader) Read(p []byte) (request Request, done bool, err error) {
+	if len(r.buffer)+len(p) > requestHeader+MaxRequest {
+		return Request{}, false, fmt.Errorf("reading a directory request: %w: more than %d bytes", ErrTooLarge, MaxRequest)
+	}
+	r.buffer = append(r.buffer, p...)
+	if len(r.buffer) < requestHeader {
+		return Request{}, false, nil
+	}
+	length := int(binary.BigEndian.Uint16(r.buffer))
+	have := len(r.buffer) - requestHeader
+	switch {
+	case length > MaxRequest:
+		return Request{}, false, fmt.Errorf("reading a directory request: %w: %d bytes, at most %d", ErrTooLarge, length, MaxRequest)
+	case have > length:
+		return Request{}, false, fmt.Errorf("reading a directory request: %w: %d bytes behind it", ErrMalformed, have-length)
+	case have < length:
+		return Request{}, false, nil
+	}
+	request, err = DecodeRequest(r.buffer[requestHeader:])
+	return request, err == nil, err
+}
+
+// Status is the outcome of a request.
+type Status uint8
+
+// The statuses. Only StatusOK has a body.
+const (
+	StatusOK         Status = 0
+	StatusNotFound   Status = 1 // no document with this digest is held
+	StatusBadRequest Status = 2 // the request does not parse or has an unknown kind
+	StatusBusy       Status = 3 // over the budget: ask again later, or elsewhere
+	StatusNotYet     Status = 4 // there is no consensus yet
+	StatusRefused    Status = 5 // the announcement is not taken
+)
+
+// String returns the name of the status in lower-case words.
+func (s Status) String() string {
+	switch s {
+	case StatusOK:
+		return "ok"
+	case StatusNotFound:
+		return "not found"
+	case StatusBadRequest:
+		return "bad request"
+	case StatusBusy:
+		return "busy"
+	case StatusNotYet:
+		return "not yet"
+	case StatusRefused:
+		return "refused"
+	}
+	return fmt.Sprintf("status %d", uint8(s))
+}
+
+// AppendAnswer appends the answer to a request, as it is written to the stream, to b:
+//
+//	status  u8
+//	length  u32   at most MaxAnswer; 0 unless the status is ok
+//	body
+//
+// It panics when the body is too large or belongs to another status than StatusOK, which is a mistake in the
+// program: whoever holds documents bounds them.
+func AppendAnswer(b []byte, status Status, body []byte) []byte {
+	if len(body) > MaxAnswer || status != StatusOK && len(body) > 0 {
+		panic(fmt.Sprintf("directory: an answer %q with %d bytes", status, len(body)))
+	}
+	b = append(b, byte(status))
+	b = binary.BigEndian.AppendUint32(b, uint32(len(body)))
+	return append(b, body...)
+}
+
+// AnswerReader reads one answer from a stream as its bytes come. It allocates for what has come, not for what was
+// announced.
+type AnswerReader struct {
+	limit  int
+	header [answerHeader]byte
+	have   int // bytes of header
+	body   []byte
+}
+
+// NewAnswerReader returns a reader that refuses a body of more than limit bytes; more than MaxAnswer is never
+// accepted.
+func NewAnswerReader(limit int) *AnswerReader {
+	return &AnswerReader{limit: min(limit, MaxAnswer)}
+}
+
+// Read takes the next bytes of the stream; it does not keep p. Done is true when the answer is whole: see Status and
+// Body. Any error, bytes behind the answer among them, is final.
+func (r *AnswerReader) Read(p []byte) (done bool, err error) {
+	if r.have < answerHeader {
+		n := copy(r.header[r.have:], p)
+		r.have += n
+		p = p[n:]
+		if r.have < answerHeader {
+			return false, nil
+		}
+	}
+	length := r.length()
+	switch {
+	case length > uint64(max(r.limit, 0)):
+		return false, fmt.Errorf("reading a directory answer: %w: %d bytes, at most %d", ErrTooLarge, length, r.limit)
+	case r.Status() != StatusOK && length > 0:
+		return false, fmt.Errorf("reading a directory answer: %w: %q with %d bytes", ErrMalformed, r.Status(), length)
+	case uint64(len(r.body)+len(p)) > length:
+		return false, fmt.Errorf("reading a directory answer: %w: bytes behind it", ErrMalformed)
+	}
+	r.body = append(r.body, p...)
+	return uint64(len(r.body)) == length, nil
+}
+
+func (r *AnswerReader) length() uint64 { return uint64(binary.BigEndian.Uint32(r.header[1:])) }
+
+// Status returns the status; it means something once Read has returned done.
+func (r *AnswerReader) Status() Status { return Status(r.header[0]) }
+
+// Body returns the body that has come so far. It is not a copy, and is complete once Read has returned done.
+func (r *AnswerReader) Body() []byte { return r.body }
+
+// Progress returns how many bytes of the body have come, and how many there will be: 0 and 0 as long as that is not
+// known.
+func (r *AnswerReader) Progress() (have, total int) {
+	if r.have < answerHeader {
+		return 0, 0
+	}
+	return len(r.body), int(min(r.length(), MaxAnswer))
+}

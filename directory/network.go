@@ -1,0 +1,255 @@
+package directory
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"cepa/cert"
+)
+
+// Bounds of a network file.
+const (
+	MaxNetworkFile = 256 << 10 // bytes of the text
+	maxNetworkName = 64        // bytes
+	maxNetworkBody = 96 << 10  // bytes of the signed body
+	maxBootstrap   = 256
+	maxSerial      = 1 << 53 // serials are numbers that every reader of TOML and JSON holds exactly
+)
+
+// Contact is a node that can be connected to.
+type Contact struct {
+	Identity  cert.Identity
+	Addresses []netip.AddrPort // 1 to 8
+}
+
+// Network is what a network file says: who the authorities are, how many of them must sign a consensus, where to
+// start from, and the parameters. A Network from NewNetwork or ParseNetworkFile is valid and signed; it must not be
+// modified.
+type Network struct {
+	Name        string // 1 to 64 bytes of printable text
+	ID          cert.NetworkID
+	Serial      uint64    // 1 for the first file of a network; a file with a higher serial replaces this one
+	Created     time.Time // whole milliseconds; the signers' certificates must be valid at this time
+	Authorities []Contact // 1 to 32, ascending by identity
+	Quorum      int       // signatures that a consensus needs: more than half of the authorities
+	Bootstrap   []Contact // relays to start from, at most 256
+	Parameters  Parameters
+	Test        bool // private addresses are allowed, and exits reach them
+
+	endorsements []cert.Endorsement
+}
+
+// Quorum returns the quorum for n authorities: floor((n+f)/2)+1 with f = floor((n-1)/3), so that two quorums share
+// an honest authority as long as at most f are malicious.
+func Quorum(n int) int { return (n+(n-1)/3)/2 + 1 }
+
+// NewNetwork checks n, sorts its authorities and returns a signed copy. A Serial of 0 becomes 1 and a Quorum of 0
+// that of the formula. The signers must be at least a quorum of the authorities; for a file that replaces an older
+// one they must be a quorum of the older file's authorities too (see Replaces).
+func NewNetwork(n Network, signers ...cert.Signer) (*Network, error) {
+	n.Created = n.Created.Truncate(time.Millisecond).UTC()
+	n.Authorities = slices.Clone(n.Authorities)
+	slices.SortFunc(n.Authorities, func(a, b Contact) int { return a.Identity.Compare(b.Identity) })
+	if n.Serial == 0 {
+		n.Serial = 1
+	}
+	if n.Quorum == 0 {
+		n.Quorum = Quorum(len(n.Authorities))
+	}
+	n.endorsements = nil
+	if err := n.check(); err != nil {
+		return nil, fmt.Errorf("making a network file: %w", err)
+	}
+	body, err := n.body()
+	if err != nil {
+		return nil, fmt.Errorf("making a network file: %w", err)
+	}
+	sealed, err := cert.Seal(cert.NetworkDocument, n.ID, body, signers...)
+	if err != nil {
+		return nil, fmt.Errorf("making a network file: %w", err)
+	}
+	if err := n.verify(sealed); err != nil {
+		return nil, fmt.Errorf("making a network file: %w", err)
+	}
+	return &n, nil
+}
+
+// check checks everything but the signatures.
+func (n *Network) check() error {
+	if err := checkText(n.Name, "name", maxNetworkName); err != nil {
+		return err
+	}
+	count := len(n.Authorities)
+	switch {
+	case n.Name == "":
+		return fmt.Errorf("%w name: empty", ErrInvalid)
+	case n.ID.IsZero():
+		return fmt.Errorf("%w id: all zero", ErrInvalid)
+	case n.Serial == 0 || n.Serial > maxSerial:
+		return fmt.Errorf("%w serial %d: want 1 to 2^53", ErrInvalid, n.Serial)
+	case count == 0 || count > cert.MaxSigners:
+		return fmt.Errorf("%w: %d authorities, want 1 to %d", ErrInvalid, count, cert.MaxSigners)
+	case n.Quorum > count:
+		return fmt.Errorf("%w quorum %d: there are %d authorities", ErrInvalid, n.Quorum, count)
+	case 2*n.Quorum <= count:
+		return fmt.Errorf("%w quorum %d of %d authorities: two halves of them could sign two different consensuses; want at least %d",
+			ErrInvalid, n.Quorum, count, Quorum(count))
+	case len(n.Bootstrap) > maxBootstrap:
+		return fmt.Errorf("%w: %d bootstrap relays, at most %d", ErrInvalid, len(n.Bootstrap), maxBootstrap)
+	}
+	if err := checkMilli(n.Created, "created"); err != nil {
+		return err
+	}
+	if err := n.Parameters.check(); err != nil {
+		return err
+	}
+	for i, c := range n.Authorities {
+		if err := n.checkContact(c); err != nil {
+			return fmt.Errorf("authority %s: %w", c.Identity.Short(), err)
+		}
+		if i > 0 && c.Identity.Compare(n.Authorities[i-1].Identity) <= 0 {
+			return fmt.Errorf("authority %s: %w: not in ascending order of identities", c.Identity.Short(), ErrNotCanonical)
+		}
+	}
+	for i, c := range n.Bootstrap {
+		if err := n.checkContact(c); err != nil {
+			return fmt.Errorf("bootstrap relay %s: %w", c.Identity.Short(), err)
+		}
+		if slices.ContainsFunc(n.Bootstrap[:i], func(o Contact) bool { return o.Identity == c.Identity }) {
+			return fmt.Errorf("bootstrap relay %s: %w: twice", c.Identity.Short(), ErrInvalid)
+		}
+	}
+	return nil
+}
+
+func (n *Network) checkContact(c Contact) error {
+	if c.Identity.IsZero() {
+		return fmt.Errorf("%w identity: all zero", ErrInvalid)
+	}
+	return checkAddrs(c.Addresses, n.Test)
+}
+
+// verify opens sealed, whose body must be that of n, and keeps its endorsements. The certificates must be valid at
+// the time of creation: a network file outlives them.
+func (n *Network) verify(sealed []byte) error {
+	doc, err := cert.Open(sealed, n.ID, n.Created, cert.NetworkDocument, maxNetworkBody)
+	if err != nil {
+		return err
+	}
+	if have := n.countAuthorities(doc.Signers()); have < n.Quorum {
+		return fmt.Errorf("%w: %d of its authorities, want %d", ErrSigners, have, n.Quorum)
+	}
+	n.endorsements = doc.Endorsements
+	return nil
+}
+
+// countAuthorities returns how many of ids, which are distinct, are authorities.
+func (n *Network) countAuthorities(ids []cert.Identity) int {
+	count := 0
+	for _, id := range ids {
+		if n.IsAuthority(id) {
+			count++
+		}
+	}
+	return count
+}
+
+// IsAuthority reports whether id is one of the authorities.
+func (n *Network) IsAuthority(id cert.Identity) bool {
+	_, found := slices.BinarySearchFunc(n.Authorities, id, func(c Contact, id cert.Identity) int { return c.Identity.Compare(id) })
+	return found
+}
+
+// Param returns the value of a parameter: what the file sets, or its default. It panics for an unknown name.
+func (n *Network) Param(name Parameter) int64 { return n.Parameters.Value(name) }
+
+// Interval returns the time from one consensus to the next.
+func (n *Network) Interval() time.Duration {
+	return time.Duration(n.Param(IntervalMillis)) * time.Millisecond
+}
+
+// Keepalive returns the time after which an idle link sends padding.
+func (n *Network) Keepalive() time.Duration {
+	return time.Duration(n.Param(KeepaliveMillis)) * time.Millisecond
+}
+
+// Signers returns the identities that signed the file, ascending.
+func (n *Network) Signers() []cert.Identity {
+	return cert.Document{Endorsements: n.endorsements}.Signers()
+}
+
+// ErrNoReplacement: a network file does not replace the one in use.
+var ErrNoReplacement = errors.New("not a replacement of the network file in use")
+
+// Replaces returns nil when n may replace old without a person being asked: it is of the same network, has a higher
+// serial, and is signed by a quorum of old's authorities.
+func (n *Network) Replaces(old *Network) error {
+	switch {
+	case n.ID != old.ID:
+		return fmt.Errorf("%w: another network, %s instead of %s", ErrNoReplacement, n.ID.Short(), old.ID.Short())
+	case n.Serial <= old.Serial:
+		return fmt.Errorf("%w: serial %d after %d", ErrNoReplacement, n.Serial, old.Serial)
+	case n.Test != old.Test:
+		return fmt.Errorf("%w: a test network stays one, and no other becomes one", ErrNoReplacement)
+	case old.countAuthorities(n.Signers()) < old.Quorum:
+		return fmt.Errorf("%w: %w: %d of the present authorities, want %d", ErrNoReplacement, ErrSigners,
+			old.countAuthorities(n.Signers()), old.Quorum)
+	}
+	return nil
+}
+
+// wireContact is a Contact in the signed body of a network file.
+type wireContact struct {
+	Identity  []byte   `cbor:"1,keyasint"`
+	Addresses [][]byte `cbor:"2,keyasint"`
+}
+
+// wireNetwork is the signed body of a network file. It is never sent alone: it is made from the text, so it needs no
+// decoder.
+//
+//	1  name         text
+//	2  id           32 bytes
+//	3  serial       uint
+//	4  created      uint, ms
+//	5  authorities  array of {1 identity, 2 addresses}, ascending by identity
+//	6  quorum       uint
+//	7  bootstrap    array of the same, in the order of the text
+//	8  parameters   map of text to int
+//	9  test         true, or absent
+type wireNetwork struct {
+	Name        string        `cbor:"1,keyasint"`
+	ID          []byte        `cbor:"2,keyasint"`
+	Serial      uint64        `cbor:"3,keyasint"`
+	Created     uint64        `cbor:"4,keyasint"`
+	Authorities []wireContact `cbor:"5,keyasint"`
+	Quorum      uint          `cbor:"6,keyasint"`
+	Bootstrap   []wireContact `cbor:"7,keyasint,omitempty"`
+	Parameters  Parameters    `cbor:"8,keyasint,omitempty"`
+	Test        bool          `cbor:"9,keyasint,omitempty"`
+}
+
+// body returns the signed body.
+func (n *Network) body() ([]byte, error) {
+	return encodeMap(wireNetwork{
+		Name:        n.Name,
+		ID:          n.ID[:],
+		Serial:      n.Serial,
+		Created:     milli(n.Created),
+		Authorities: wireContacts(n.Authorities),
+		Quorum:      uint(n.Quorum),
+		Bootstrap:   wireContacts(n.Bootstrap),
+		Parameters:  n.Parameters,
+		Test:        n.Test,
+	}, nil)
+}
+
+func wireContacts(contacts []Contact) []wireContact {
+	out := make([]wireContact, len(contacts))
+	for i, c := range contacts {
+		out[i] = wireContact{c.Identity[:], encodeAddrs(c.Addresses)}
+	}
+	return out
+}

@@ -1,0 +1,163 @@
+package directory
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Parameter is the name of a parameter of the network: a number that all nodes must agree on. The network file sets
+// it, and the consensus repeats it for clients.
+type Parameter string
+
+// The parameters. See ParameterTable for their bounds.
+const (
+	IntervalMillis  Parameter = "interval_ms"
+	KeepaliveMillis Parameter = "keepalive_ms"
+	MinRelays       Parameter = "min_relays"
+	DistinctSubnets Parameter = "distinct_subnets"
+	OnionKeyDays    Parameter = "onion_key_days"
+
+	// What follows limits who may join and how news spreads: see Network.Limit for test networks.
+	Candidates        Parameter = "candidates"
+	CandidatesPerSite Parameter = "candidates_per_site"
+	GuardMinAge       Parameter = "guard_min_age_s"
+	NewRelays         Parameter = "new_relays"
+	ReconcileMillis   Parameter = "reconcile_ms"
+	RelaysPerAddress  Parameter = "relays_per_address"
+	RelaysPerSite     Parameter = "relays_per_site"
+	UpdateMillis      Parameter = "update_ms"
+	WeightCap         Parameter = "weight_cap"
+)
+
+// ParameterInfo describes a parameter.
+type ParameterInfo struct {
+	Name              Parameter
+	Default, Min, Max int64
+	Doc               string // one line, for people
+}
+
+var parameterTable = [...]ParameterInfo{
+	{Candidates, 4096, 16, 65_536, "relays outside the consensus whose descriptors a relay keeps"},
+	{CandidatesPerSite, 16, 1, 65_536, "of these at most so many in one IPv4 /24 or IPv6 /48, and four times as many in one IPv6 /32"},
+	{DistinctSubnets, 1, 0, 1, "1: no two relays of a circuit in one IPv4 /16 or IPv6 /32; 0: anywhere"},
+	{GuardMinAge, 691_200, 0, 31_536_000, "seconds for which a relay must be known before it can be a guard; at most half the age of the network"},
+	{IntervalMillis, 3_600_000, 500, 86_400_000, "milliseconds from one consensus to the next"},
+	{KeepaliveMillis, 5_000, 50, 60_000, "milliseconds after which an idle link sends padding; a link silent for 2.8 times as long is dead"},
+	{MinRelays, 3, 1, 10_000, "relays that the authorities wait for before the first consensus"},
+	{NewRelays, 50, 1, 65_535, "relays that a consensus may list for the first time, or an eighth of those listed if that is more"},
+	{OnionKeyDays, 7, 1, 30, "days for which a relay announces one onion key"},
+	{ReconcileMillis, 60_000, 100, 3_600_000, "milliseconds after which a relay compares what it knows with another"},
+	{RelaysPerAddress, 2, 1, 65_535, "relays that a consensus lists on one IP address"},
+	{RelaysPerSite, 16, 1, 65_535, "relays that a consensus lists in one IPv4 /24 or IPv6 /48"},
+	{UpdateMillis, 3_600_000, 100, 86_400_000, "milliseconds after which news of a relay are passed on again, with a burst of three; at most an interval"},
+	{WeightCap, 131_072, 1, 4_294_967_295, "largest weight that a relay gets for what it claims, in KiB a second"},
+}
+
+// ParameterTable returns the parameters that this version knows, by name.
+func ParameterTable() []ParameterInfo { return slices.Clone(parameterTable[:]) }
+
+// Info returns the description of a parameter; ok is false for a name that this version does not know.
+func (p Parameter) Info() (info ParameterInfo, ok bool) {
+	for _, info := range parameterTable {
+		if info.Name == p {
+			return info, true
+		}
+	}
+	return ParameterInfo{}, false
+}
+
+// Parameters are values of parameters. What is not set has its default.
+type Parameters map[Parameter]int64
+
+// Value returns the value of a parameter: what is set, moved into the bounds of the table, or else the default. It
+// panics for a name that is not in the table, which is a mistake in the program.
+func (p Parameters) Value(name Parameter) int64 {
+	info, ok := name.Info()
+	if !ok {
+		panic("directory: no parameter named " + string(name))
+	}
+	if v, ok := p[name]; ok {
+		return min(max(v, info.Min), info.Max)
+	}
+	return info.Default
+}
+
+// check is for parameters that a person wrote: unknown names and values out of bounds are errors.
+func (p Parameters) check() error {
+	for _, name := range slices.Sorted(maps.Keys(p)) {
+		info, ok := name.Info()
+		if !ok {
+			return fmt.Errorf("%w: unknown parameter %q%s", ErrInvalid, name, suggestion(string(name), parameterNames()))
+		}
+		if v := p[name]; v < info.Min || v > info.Max {
+			return fmt.Errorf("%w: parameter %s = %d, want %d to %d", ErrInvalid, name, v, info.Min, info.Max)
+		}
+	}
+	return nil
+}
+
+// Bounds of the parameters in a consensus, which may hold names that this version does not know.
+const (
+	maxParameters     = 200
+	maxParameterBytes = 40
+)
+
+// checkForm is for parameters in a consensus: only the form of the names counts.
+func (p Parameters) checkForm() error {
+	if len(p) > maxParameters {
+		return fmt.Errorf("%w: %d parameters, at most %d", ErrTooLarge, len(p), maxParameters)
+	}
+	for _, name := range slices.Sorted(maps.Keys(p)) {
+		wrong := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '_' }
+		if name == "" || len(name) > maxParameterBytes || strings.ContainsFunc(string(name), wrong) {
+			return fmt.Errorf("%w parameter name %q", ErrInvalid, name)
+		}
+	}
+	return nil
+}
+
+func parameterNames() []string {
+	names := make([]string, len(parameterTable))
+	for i, info := range parameterTable {
+		names[i] = string(info.Name)
+	}
+	return names
+}
+
+// suggestion returns `; did you mean "x"?` with the name nearest to a wrong one, or nothing when none is near.
+func suggestion(wrong string, names []string) string {
+	best, distance := "", len(wrong)/2+1
+	for _, name := range names {
+		if d := editDistance(wrong, name); d < distance {
+			best, distance = name, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", best)
+}
+
+// editDistance is the number of bytes to insert, remove or replace to make b of a. It is called with short names
+// only: a is cut at 64 bytes.
+func editDistance(a, b string) int {
+	a = a[:min(len(a), 64)]
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			d := diagonal
+			if a[i] != b[j] {
+				d = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], d
+		}
+	}
+	return row[len(b)]
+}
