@@ -197,12 +197,12 @@ func (r *Rule) parseTarget(text string) error {
 	prefix, err := netip.ParsePrefix(inner)
 	if err != nil {
 		addr, err := netip.ParseAddr(inner)
-		if err != nil {
+		if err != nil || addr.Zone() != "" {
 			return fmt.Errorf("%w address %q: want *, *4, *6, an IPv4 prefix, or an IPv6 prefix in brackets", ErrMalformed, text)
 		}
 		prefix = netip.PrefixFrom(addr, addr.BitLen())
 	}
-	if prefix.Addr().Is6() != bracketed || prefix.Addr().Is4In6() || prefix.Addr().Zone() != "" {
+	if prefix.Addr().Is6() != bracketed || prefix.Addr().Is4In6() {
 		return fmt.Errorf("%w address %q: IPv6 stands in brackets, IPv4 does not", ErrMalformed, text)
 	}
 	r.Target, r.Prefix = InPrefix, prefix.Masked()
