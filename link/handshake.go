@@ -46,7 +46,7 @@ func (t *Transport) handshake(tcp tcpConn, want cert.Identity) (*link, error) {
 	}
 	session := session{
 		network: t.cfg.Network, self: s.identity, want: want,
-		leaf: leafKey(c.ConnectionState()), now: now, open: t.cfg.OpenOnionKey,
+		leaf: leafKey(c.ConnectionState()), now: now,
 	}
 	peer, err := session.judge(h)
 	if err != nil {
@@ -56,6 +56,7 @@ func (t *Transport) handshake(tcp tcpConn, want cert.Identity) (*link, error) {
 	if err := tcp.SetDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
+	tune(tcp)
 	return newLink(t, peer, c, w, tcp), nil
 }
 

@@ -8,14 +8,12 @@ import (
 	"time"
 
 	"cepa/cert"
+	"cepa/directory"
 	"cepa/env"
 )
 
 // versions are the link protocol versions that this code speaks, ascending.
 var versions = []uint16{1}
-
-// OpenOnionKey verifies a sealed onion key statement at now and returns who signed it and the onion key B in it.
-type OpenOnionKey func(sealed []byte, network cert.NetworkID, now time.Time) (cert.Identity, [32]byte, error)
 
 // clientHello is the HELLO of every client of this version.
 func clientHello(network cert.NetworkID) *Hello {
@@ -39,7 +37,6 @@ type session struct {
 	want    cert.Identity     // the relay that was dialled; zero on an accepted link
 	leaf    ed25519.PublicKey // proved by the far end in this TLS session; nil if it showed no certificate
 	now     time.Time
-	open    OpenOnionKey
 }
 
 // judge decides whether the far end of a TLS session, having said h, is who it says it is, and fills in what h
@@ -98,14 +95,14 @@ func (s *session) judgeRelay(h *Hello, peer *env.Peer) error {
 	if !s.want.IsZero() && id != s.want {
 		return &IdentityError{Want: s.want, Got: id}
 	}
-	signer, onionKey, err := s.open(h.OnionKey, s.network, s.now)
+	onionKey, err := directory.OpenOnionKey(h.OnionKey, s.network, s.now)
 	if err != nil {
 		return explainDates(peer.Skew, err)
 	}
-	if signer != id {
-		return fmt.Errorf("%w: its onion key statement is signed by another relay, %s", ErrCertificate, signer.Short())
+	if onionKey.Identity != id {
+		return fmt.Errorf("%w: its onion key statement is signed by another relay, %s", ErrCertificate, onionKey.Identity.Short())
 	}
-	peer.Identity, peer.OnionKey, peer.Observed = id, onionKey, h.Observed
+	peer.Identity, peer.OnionKey, peer.Observed = id, onionKey.Key, h.Observed
 	return nil
 }
 
@@ -113,7 +110,7 @@ func (s *session) judgeRelay(h *Hello, peer *env.Peer) error {
 // the cause: that is why HELLO's time is read before an expired certificate is rejected.
 func explainDates(skew time.Duration, err error) error {
 	var validity *cert.ValidityError
-	if errors.As(err, &validity) {
+	if errors.As(err, &validity) || errors.Is(err, directory.ErrExpired) {
 		return fmt.Errorf("%w: %w; %s", ErrCertificate, err, clockHint(skew))
 	}
 	return fmt.Errorf("%w: %w", ErrCertificate, err)

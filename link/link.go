@@ -17,9 +17,10 @@ import (
 )
 
 const (
-	stallLimit  = 60 * time.Second // a link that can write nothing for so long is dead
-	closeLimit  = time.Second      // for writing what is queued when a link is closed
-	batchesLink = 4                // batches of a link that the loop has not dealt with, until the reader waits
+	stallLimit  = 60 * time.Second       // a link that can write nothing for so long is dead
+	calmAfter   = 300 * time.Millisecond // without anything to read, until a large buffer is given back
+	closeLimit  = time.Second            // for writing what is queued when a link is closed
+	batchesLink = 4                      // batches of a link that the loop has not dealt with, until the reader waits
 	// maxQueued bounds what Send takes, in bytes. Whoever minds Queued never comes near it.
 	maxQueued = 256 << 20
 	// renewRecords and renewAge are when a link should be replaced by a new one: long before the 2^24.5 full records
@@ -70,11 +71,14 @@ type link struct {
 	drained atomic.Bool // OnDrained is posted and has not run
 	onDrain func()      // runs it; made once
 
+	readTimer time.Time // the reader's: when it last set a read deadline; zero if there is none
+
 	mu      sync.Mutex
 	wake    sync.Cond // the writer waits for pending or a change of state
 	state   state
 	reason  error
 	pending *buffer   // given to Send, not yet taken by the writer
+	unsent  bool      // it is in t.unsent
 	renewal time.Time // of the write deadline
 }
 
@@ -129,7 +133,12 @@ func (l *link) Send(cells []byte) {
 		l.pending = l.t.getQueue()
 	}
 	l.pending.data = append(l.pending.data, cells...)
-	l.wake.Signal()
+	if l.t.cfg.AfterBatch == nil {
+		l.wake.Signal()
+	} else if !l.unsent {
+		l.unsent = true
+		l.t.unsent.add(l)
+	}
 	l.mu.Unlock()
 }
 
@@ -222,7 +231,7 @@ func (l *link) readAll() error {
 	for first := true; ; first = false {
 		// At first TLS may hold what came in one record with HELLO.
 		for !first && !l.wire.ready() {
-			if err := l.wire.fill(); err != nil {
+			if err := l.fill(); err != nil {
 				return explainEnd(err, len(rest))
 			}
 		}
@@ -237,6 +246,34 @@ func (l *link) readAll() error {
 		if err != nil {
 			return explainEnd(err, len(rest))
 		}
+	}
+}
+
+// fill waits for bytes, and gives a large buffer back when none have come for a while.
+func (l *link) fill() error {
+	if l.wire.holdsLarge() {
+		// As with writing, a look at the clock is cheaper than setting a timer.
+		if now := time.Now(); now.Sub(l.readTimer) > calmAfter/2 {
+			l.readTimer = now
+			l.setReadDeadline(now.Add(calmAfter))
+		}
+	}
+	err := l.wire.fill()
+	if err == nil || l.readTimer.IsZero() || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	l.readTimer = time.Time{}
+	l.setReadDeadline(time.Time{})
+	l.wire.calm()
+	return l.wire.fill()
+}
+
+// setReadDeadline leaves the deadline of Close alone.
+func (l *link) setReadDeadline(d time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state == open {
+		l.tcp.SetReadDeadline(d)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"cepa/cell"
 	"cepa/cert"
+	"cepa/directory"
 	"cepa/env"
 )
 
@@ -106,9 +107,10 @@ func newKeys(t testing.TB, network cert.NetworkID, name string, now time.Time) *
 	return k
 }
 
-func (k *keys) statement(t testing.TB, network cert.NetworkID) []byte {
+func (k *keys) statement(t testing.TB, network cert.NetworkID, until time.Time) []byte {
 	t.Helper()
-	sealed, err := cert.Seal(cert.OnionKeyDocument, network, k.onion[:], k.signer)
+	key := directory.OnionKey{Key: k.onion, Until: until.Truncate(time.Millisecond)}
+	sealed, err := directory.SealOnionKey(network, key, k.signer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,24 +119,12 @@ func (k *keys) statement(t testing.TB, network cert.NetworkID) []byte {
 
 func (k *keys) credentials(t testing.TB, network cert.NetworkID, now time.Time) *Credentials {
 	t.Helper()
-	statement := k.statement(t, network)
+	statement := k.statement(t, network, now.Add(7*24*time.Hour))
 	c, err := NewCredentials(network, k.signer, seedOf("link "+k.identity.Identity().String()), now, func() []byte { return statement })
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
-}
-
-// openTestStatement verifies statements whose body is B and nothing else.
-func openTestStatement(sealed []byte, network cert.NetworkID, now time.Time) (cert.Identity, [32]byte, error) {
-	doc, err := cert.Open(sealed, network, now, cert.OnionKeyDocument, 32)
-	if err != nil {
-		return cert.Identity{}, [32]byte{}, err
-	}
-	if len(doc.Body) != 32 {
-		return cert.Identity{}, [32]byte{}, cert.ErrMalformed
-	}
-	return doc.Signers()[0], [32]byte(doc.Body), nil
 }
 
 // event is what a testNode heard on a link.
@@ -196,7 +186,7 @@ func newNode(t testing.TB, name string, change func(*Config)) *testNode {
 	t.Helper()
 	n := &testNode{loop: newTestLoop(t), ups: make(chan env.Link, 4096), downs: make(chan event, 4096)}
 	cfg := Config{
-		Loop: n.loop, Network: testNetwork, Handler: n, OpenOnionKey: openTestStatement, FreeLoopback: true,
+		Loop: n.loop, Network: testNetwork, Handler: n, FreeLoopback: true,
 		Log: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if _, ok := t.(*testing.T); !ok {

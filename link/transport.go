@@ -23,13 +23,15 @@ type Poster interface {
 	Post(f func()) bool
 }
 
-// Config says what a Transport is for. Loop, Network, Handler and OpenOnionKey must be set.
+// Config says what a Transport is for. Loop, Network and Handler must be set.
 type Config struct {
 	Loop    Poster
 	Network cert.NetworkID
 	Handler env.LinkHandler // hears of every link, on the loop
-	// OpenOnionKey verifies the onion key statement in a relay's HELLO. It is called from any goroutine.
-	OpenOnionKey OpenOnionKey
+	// AfterBatch, if set, is called by New once, with a function that the loop is to call whenever it has run a batch of
+	// events; the AfterBatch of package loop fits. The writers are then woken once a batch instead of by each Send, which
+	// makes fuller records and fewer system calls; Send must be called on the loop.
+	AfterBatch func(func())
 	// Credentials are a relay's; a client has none, and then neither accepts links nor says who it is.
 	Credentials *Credentials
 	Log         *slog.Logger // nothing is logged if nil
@@ -112,13 +114,14 @@ type Transport struct {
 		bytesRead, bytesWritten                                        atomic.Uint64 // of links that are gone
 	}
 	complaints complaints
+	unsent     unsent
 }
 
 // New makes a Transport; it needs no listener to dial. It fails when the configuration is incomplete or the
 // credentials would not convince a peer.
 func New(cfg Config) (*Transport, error) {
-	if cfg.Loop == nil || cfg.Handler == nil || cfg.OpenOnionKey == nil || cfg.Network.IsZero() {
-		return nil, errors.New("starting links: no loop, handler, onion key verifier or network id")
+	if cfg.Loop == nil || cfg.Handler == nil || cfg.Network.IsZero() {
+		return nil, errors.New("starting links: no loop, handler or network id")
 	}
 	cfg.setDefaults()
 	t := &Transport{
@@ -137,6 +140,9 @@ func New(cfg Config) (*Transport, error) {
 		return nil, fmt.Errorf("starting links: %w", err)
 	}
 	t.secrets.Store(s)
+	if cfg.AfterBatch != nil {
+		cfg.AfterBatch(t.unsent.wakeWriters)
+	}
 	return t, nil
 }
 
@@ -280,6 +286,36 @@ func (t *Transport) forget(l *link, reason error) {
 	t.stats.bytesRead.Add(uint64(l.wire.read.Load()))
 	t.stats.bytesWritten.Add(uint64(l.wire.written.Load()))
 	t.cfg.Log.Debug("link down", "peer", l.peer.Identity.Short(), "dialled", l.peer.Dialled, "reason", reason)
+}
+
+// unsent collects the links that were sent to within a batch of events.
+type unsent struct {
+	mu    sync.Mutex
+	links []*link // each once: link.unsent says that it is here
+	spare []*link
+}
+
+func (u *unsent) add(l *link) {
+	u.mu.Lock()
+	u.links = append(u.links, l)
+	u.mu.Unlock()
+}
+
+func (u *unsent) wakeWriters() {
+	u.mu.Lock()
+	links := u.links
+	u.links = u.spare[:0]
+	u.mu.Unlock()
+	for i, l := range links {
+		l.mu.Lock()
+		l.unsent = false
+		l.wake.Signal()
+		l.mu.Unlock()
+		links[i] = nil
+	}
+	u.mu.Lock()
+	u.spare = links
+	u.mu.Unlock()
 }
 
 func (t *Transport) getQueue() *buffer {

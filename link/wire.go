@@ -37,15 +37,14 @@ type wire struct {
 	large    *bufferPool
 	streams  bool // set by stream, before the reader and writer exist
 
-	// Reading. buf[r:w] has been read but not given out; head and body are what is still to be given out of the header
-	// and the rest of the record at r.
-	buf        []byte
-	lent       *buffer // where buf comes from, nil if it is small or private
-	small      []byte
-	r, w       int
-	head, body int
-	busy       bool // the last read brought more than the small buffer holds
-	read       atomic.Int64
+	// Reading. buf[r:w] has been read but not given out; the record that is being given out goes on for left bytes.
+	buf   []byte
+	lent  *buffer // where buf comes from, nil if it is small or private
+	small []byte
+	r, w  int
+	left  int
+	busy  bool // the last read brought more than the small buffer holds
+	read  atomic.Int64
 
 	// Writing.
 	mu      sync.Mutex
@@ -87,9 +86,9 @@ func (w *wire) ready() bool {
 	return n > 0 && w.w-w.r >= n
 }
 
-// Read gives out at most the rest of one header or of one record's content.
+// Read gives out one record, or a part of it, and never more: TLS would keep the rest.
 func (w *wire) Read(p []byte) (int, error) {
-	if w.head == 0 && w.body == 0 {
+	if w.left == 0 {
 		if err := w.nextRecord(); err != nil {
 			return 0, err
 		}
@@ -102,13 +101,9 @@ func (w *wire) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	part := &w.head
-	if w.head == 0 {
-		part = &w.body
-	}
-	n := copy(p, w.buf[w.r:min(w.w, w.r+*part)])
+	n := copy(p, w.buf[w.r:min(w.w, w.r+w.left)])
 	w.r += n
-	*part -= n
+	w.left -= n
 	return n, nil
 }
 
@@ -124,9 +119,15 @@ func (w *wire) nextRecord() error {
 			}
 		}
 	}
-	w.head, w.body = 5, w.recordLength()-5
+	w.left = w.recordLength()
 	return nil
 }
+
+// holdsLarge reports whether fill is going to wait with a large buffer.
+func (w *wire) holdsLarge() bool { return w.lent != nil && w.busy }
+
+// calm tells fill that nothing has come for a while, so that it waits with a small buffer.
+func (w *wire) calm() { w.busy = false }
 
 // fill waits for bytes from the network, and grows or shrinks the buffer to what is going on.
 func (w *wire) fill() error {
@@ -156,16 +157,15 @@ func (w *wire) resize() {
 	held := w.w - w.r
 	need := max(w.recordLength(), held+1)
 	switch {
-	case !w.busy && held == 0:
+	case !w.busy && need <= len(w.small):
 		w.adopt(w.small, nil)
-	case w.lent != nil:
-		// Large enough for anything.
-	case w.streams && (w.busy || need > len(w.buf)):
+	case w.streams && w.busy && w.lent == nil:
 		if b := w.large.tryGet(); b != nil {
 			w.adopt(b.data, b)
-		} else if need > len(w.buf) {
-			w.adopt(make([]byte, maxRecord), nil)
 		}
+	}
+	if need > len(w.buf) || !w.busy && w.lent != nil {
+		w.adopt(make([]byte, maxRecord), nil) // the large ones are all lent, or too good for so little
 	}
 	if w.r > 0 && (w.r+need > len(w.buf) || w.w == len(w.buf)) {
 		w.w = copy(w.buf, w.buf[w.r:w.w])
