@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -152,7 +153,8 @@ func startOn(t *testing.T, c Config, l net.Listener) *Server {
 	go func() { served <- s.Serve(l) }()
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
-			t.Error(err)
+			stacks := make([]byte, 1<<20)
+			t.Errorf("%v\n%s", err, stacks[:runtime.Stack(stacks, true)])
 		}
 		if err := receive(t, served); err != nil {
 			t.Errorf("Serve returned %v after Close", err)

@@ -102,7 +102,7 @@ type Server struct {
 	listeners   map[net.Listener]struct{}
 	sessions    map[*session]struct{}
 	refusing    int        // sessions above the cap that are being heard out, not in sessions
-	negotiating *list.List // of *session, oldest first: those that have not finished their request
+	negotiating *list.List // of *session, those to evict first: without a whole request, oldest first, or refused
 	running     sync.WaitGroup
 }
 
@@ -238,7 +238,7 @@ func (s *Server) admit(conn net.Conn) {
 	if len(s.sessions)-s.refusing >= s.config.MaxConns {
 		if oldest := s.negotiating.Front(); oldest != nil {
 			c := oldest.Value.(*session)
-			s.count.refused[causeLimit].Add(1)
+			s.tally(c, causeLimit)
 			c.evicted = true
 			c.cut()
 			s.forget(c)
@@ -280,6 +280,14 @@ func (s *Server) run(c *session) {
 	c.serve()
 }
 
+// tally counts c as turned away, once; s.mu is held.
+func (s *Server) tally(c *session, why cause) {
+	if !c.counted {
+		c.counted = true
+		s.count.refused[why].Add(1)
+	}
+}
+
 // forget takes c out of the books; s.mu is held. It may be called twice.
 func (s *Server) forget(c *session) {
 	if _, ok := s.sessions[c]; !ok {
@@ -298,6 +306,15 @@ func (s *Server) settled(c *session) bool {
 	defer s.mu.Unlock()
 	s.settle(c)
 	return !c.evicted
+}
+
+// refused is called when c was answered and only lingers: it may be evicted again, before all others.
+func (s *Server) refused(c *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.sessions[c]; ok && c.place == nil && !c.over {
+		c.place = s.negotiating.PushFront(c)
+	}
 }
 
 // settle ends the time in which c can be evicted; s.mu is held.

@@ -55,6 +55,7 @@ type session struct {
 
 	place   *list.Element // among Server.negotiating; Server.mu
 	evicted bool          // Server.mu
+	counted bool          // among Server.count.refused; Server.mu
 
 	greeting      []byte // left for the library to read
 	authenticated bool
@@ -65,7 +66,6 @@ type session struct {
 
 	connected bool  // success was written
 	refused   bool  // an answer that is no success was written
-	counted   bool  // among Server.count.refused
 	broken    error // of reading from or writing to the application; the library would turn it into text
 }
 
@@ -97,6 +97,7 @@ func (c *session) serve() {
 		c.server.count.connected.Add(1)
 		c.server.transfer(c)
 	case c.refused:
+		c.server.refused(c)
 		c.linger()
 	}
 }
@@ -119,14 +120,15 @@ func (c *session) negotiate() {
 		c.fail(err)
 		return
 	}
-	err = library.ServeConn(libraryConn{c})
+	library.ServeConn(libraryConn{c}) // its error is text; what happened is in c
 	switch {
-	case c.connected || c.refused || c.counted:
+	case c.connected || c.refused:
 	case c.stream != nil: // the application went away under the reply
 		c.stream.Close()
 		c.refuseSilently(causeHungUp)
 	case c.broken != nil:
 		c.fail(c.broken)
+	case c.verdict != nil: // to say nothing
 	case c.authenticated: // the library leaves a request that it cannot read without an answer
 		c.refuse(appendReply(nil, replyGeneralFailure), causeMalformed)
 	default:
@@ -154,17 +156,12 @@ func (c *session) refuse(p []byte, why cause) {
 // refuseSilently counts a connection that is turned away, once.
 func (c *session) refuseSilently(why cause) {
 	s := c.server
-	s.mu.Lock()
-	evicted := c.evicted // and counted then
-	s.mu.Unlock()
-	switch {
-	case c.counted || evicted:
-	case s.ctx.Err() != nil:
-		s.count.refused[causeShutdown].Add(1)
-	default:
-		s.count.refused[why].Add(1)
+	if s.ctx.Err() != nil {
+		why = causeShutdown
 	}
-	c.counted = true
+	s.mu.Lock()
+	s.tally(c, why)
+	s.mu.Unlock()
 }
 
 // fail ends a connection that broke, by err, before its request was whole: there is nobody to answer.

@@ -1,6 +1,7 @@
 package socks
 
 import (
+	"context"
 	"io"
 	"net"
 	"sync"
@@ -49,6 +50,8 @@ func (s *Server) transfer(c *session) {
 	if d := s.config.IdleTimeout; d > 0 {
 		t.expectTraffic(d)
 	}
+	// Closing the application's connection is not enough: once it has ended its side, nobody reads from it.
+	defer context.AfterFunc(s.ctx, t.abort)()
 	uploaded := make(chan struct{})
 	go func() {
 		defer close(uploaded)
