@@ -88,3 +88,15 @@ func NonePublic(p netip.Prefix) bool {
 	}
 	return false
 }
+
+// Site is the part of the internet that limits count by, since whoever has one address
+// there has them all: the /24 of an IPv4 address, the /48 of an IPv6 address.
+func Site(addr netip.Addr) netip.Prefix {
+	addr = addr.Unmap().WithZone("")
+	bits := 48
+	if addr.Is4() {
+		bits = 24
+	}
+	p, _ := addr.Prefix(bits) // the zero Prefix of an invalid address
+	return p
+}

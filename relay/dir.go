@@ -1,0 +1,114 @@
+package relay
+
+import (
+	"cepa/cell"
+	"cepa/flow"
+)
+
+// MaxDirectoryRequest is the longest directory request, in bytes.
+const MaxDirectoryRequest = 512
+
+// onBeginDir serves one directory request: the client sends it and EOF, the answer and EOF follow.
+func (c *circuit) onBeginDir(s *flow.Stream) {
+	d := &dirConn{c: c, s: s}
+	c.exits++
+	s.Handle(d)
+	data, err := cell.Connected{}.AppendTo(nil)
+	if err != nil {
+		s.End(cell.ReasonInternal)
+		return
+	}
+	s.Connected(data)
+	s.Attach(d)
+}
+
+// dirConn is the relay's own end of a directory stream: an env.Conn whose far end is the
+// directory instead of a socket.
+type dirConn struct {
+	c       *circuit
+	s       *flow.Stream
+	request []byte
+	answer  []byte // what the stream has not taken yet
+	ready   bool   // answer is complete
+	paused  bool
+	feeding bool
+	over    bool
+	sentEOF bool
+}
+
+// Write collects the request; more than one can be is an abort.
+func (d *dirConn) Write(p []byte) {
+	if d.over || d.ready {
+		return
+	}
+	if len(d.request)+len(p) > MaxDirectoryRequest {
+		d.finish()
+		d.s.End(cell.ReasonProtocol)
+		return
+	}
+	d.request = append(d.request, p...)
+}
+
+// Queued is always 0: the request is small and kept apart from the stream's window.
+func (d *dirConn) Queued() int { return 0 }
+
+// CloseWrite is the client's EOF: the request is complete.
+func (d *dirConn) CloseWrite() {
+	if d.over {
+		return
+	}
+	r := d.c.relay
+	r.stats.DirRequests++
+	request := d.request
+	d.request = nil
+	r.cfg.Directory.Serve(request, d.c.prev.Link().Peer(), func(answer []byte) {
+		if d.over {
+			return
+		}
+		d.answer, d.ready = answer, true
+		r.env.Clock.AfterFunc(0, d.feed)
+	})
+}
+
+func (d *dirConn) Pause(paused bool) {
+	d.paused = paused
+	if !paused && d.ready && !d.feeding {
+		d.c.relay.env.Clock.AfterFunc(0, d.feed) // never back into the stream that calls
+	}
+}
+
+// dirChunk is how much of an answer the stream is given at a time.
+const dirChunk = 32 << 10
+
+func (d *dirConn) feed() {
+	if d.feeding || d.over {
+		return
+	}
+	d.feeding = true
+	defer func() { d.feeding = false }()
+	for !d.paused && !d.over && len(d.answer) > 0 {
+		n := min(dirChunk, len(d.answer))
+		chunk := append([]byte(nil), d.answer[:n]...) // a handler may modify what it gets
+		d.answer = d.answer[n:]
+		d.s.OnData(chunk)
+	}
+	if !d.over && len(d.answer) == 0 && !d.sentEOF {
+		d.sentEOF = true
+		d.answer = nil
+		d.s.OnEOF()
+	}
+}
+
+func (d *dirConn) Close(error) { d.finish() }
+
+func (d *dirConn) OnConnected([]byte) {}
+func (d *dirConn) OnResolved([]byte)  {}
+func (d *dirConn) OnEnd(cell.Reason)  { d.finish() }
+
+func (d *dirConn) finish() {
+	if !d.over {
+		d.over = true
+		d.c.exits--
+		d.request, d.answer = nil, nil
+	}
+}

@@ -1,0 +1,357 @@
+package relay
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"cepa/cell"
+	"cepa/env"
+	"cepa/flow"
+	"cepa/ipaddr"
+)
+
+// OnOpen takes the message that opens a stream at this end of the circuit.
+func (c *circuit) OnOpen(s *flow.Stream, m cell.Message) {
+	switch m.Command {
+	case cell.MessageBegin:
+		c.onBegin(s, m.Data)
+	case cell.MessageResolve:
+		c.onResolve(s, m.Data)
+	case cell.MessageBeginDir:
+		c.onBeginDir(s)
+	default:
+		s.End(cell.ReasonProtocol)
+	}
+}
+
+// mayExit says whether circuits from the previous hop may use the exit: a client or a node
+// that is no relay of this network would make the exit a one-hop proxy.
+func (c *circuit) mayExit() bool {
+	peer := c.prev.Link().Peer()
+	return !peer.Client() && c.relay.cfg.Directory.InConsensus(peer.Identity)
+}
+
+// exit is one BEGIN or RESOLVE on its way to an answer, and then the exit's end of the stream.
+type exit struct {
+	c         *circuit
+	s         *flow.Stream
+	port      uint16
+	addresses []netip.AddrPort // still to be tried
+	deadline  env.Mono
+	failure   cell.Reason // of the last address tried
+	dialling  bool
+	open      bool // counted in ExitStreams
+	over      bool
+}
+
+func (x *exit) OnConnected([]byte) {}
+func (x *exit) OnResolved([]byte)  {}
+
+// OnEnd hears that the stream is over, from either side or because the circuit went.
+func (x *exit) OnEnd(cell.Reason) { x.finish() }
+
+func (x *exit) finish() {
+	if x.over {
+		return
+	}
+	x.over = true
+	x.c.exits--
+	if x.open {
+		x.c.relay.stats.ExitStreams--
+	}
+}
+
+// end refuses the stream.
+func (x *exit) end(reason cell.Reason) {
+	if x.over {
+		return
+	}
+	x.c.relay.stats.ExitFailed++
+	x.finish()
+	x.s.End(reason)
+}
+
+func (c *circuit) newExit(s *flow.Stream) *exit {
+	x := &exit{c: c, s: s, failure: cell.ReasonHostUnreachable}
+	x.deadline = c.relay.env.Clock.Now().Add(c.relay.cfg.Limits.StreamTimeout)
+	c.exits++
+	s.Handle(x)
+	return x
+}
+
+func (c *circuit) onBegin(s *flow.Stream, data []byte) {
+	r := c.relay
+	x := c.newExit(s)
+	b, err := cell.DecodeBegin(data)
+	switch {
+	case err != nil:
+		x.end(cell.ReasonProtocol)
+		return
+	case !c.mayExit() || r.cfg.Policy == nil:
+		x.end(cell.ReasonPolicy)
+		return
+	case r.dials >= r.cfg.Limits.Dials:
+		x.end(cell.ReasonResource)
+		return
+	}
+	x.port = b.Port
+	if b.Address.IsIP() {
+		x.connect([]netip.Addr{b.Address.IP}, b.Flags)
+		return
+	}
+	r.dials++
+	r.env.Network.LookupHost(b.Address.Host, r.cfg.Limits.ResolveTimeout, func(found []netip.Addr, err error) {
+		r.dials--
+		switch {
+		case x.over:
+		case err != nil:
+			x.end(lookupReason(err))
+		case len(found) == 0:
+			x.end(cell.ReasonNoSuchHost)
+		default:
+			x.connect(found, b.Flags)
+		}
+	})
+}
+
+// connect tries the addresses that flags, policy and reachability leave over, in order.
+func (x *exit) connect(found []netip.Addr, flags cell.Flags) {
+	for _, a := range x.c.relay.usable(found, flags) {
+		ap := netip.AddrPortFrom(a, x.port)
+		if x.c.relay.mayReach(ap) {
+			x.addresses = append(x.addresses, ap)
+		} else {
+			x.failure = cell.ReasonPolicy
+		}
+	}
+	if len(x.addresses) > maxAddresses {
+		x.addresses = x.addresses[:maxAddresses]
+	}
+	x.tryNext()
+}
+
+// maxAddresses is how many addresses of one name an exit tries.
+const maxAddresses = 16
+
+// usable filters and orders addresses by what the client allows and this exit can reach.
+func (r *Relay) usable(found []netip.Addr, flags cell.Flags) []netip.Addr {
+	var v4, v6 []netip.Addr
+	for _, a := range found {
+		a = a.Unmap().WithZone("")
+		switch {
+		case slices.Contains(v4, a) || slices.Contains(v6, a):
+		case a.Is4() && flags&cell.AllowIPv4 != 0:
+			v4 = append(v4, a)
+		case a.Is6() && flags&cell.AllowIPv6 != 0 && r.cfg.IPv6:
+			v6 = append(v6, a)
+		}
+	}
+	if flags&cell.PreferIPv6 != 0 {
+		return append(v6, v4...)
+	}
+	return append(v4, v6...)
+}
+
+// mayReach is asked after a name was resolved, so that a name cannot point inward.
+func (r *Relay) mayReach(a netip.AddrPort) bool {
+	if slices.Contains(r.cfg.Addresses, a) || r.cfg.Directory.IsRelayAddress(a) {
+		return false
+	}
+	if !r.cfg.Test {
+		if !ipaddr.IsPublic(a.Addr()) {
+			return false
+		}
+		for _, own := range r.cfg.Addresses {
+			if own.Addr() == a.Addr() {
+				return false
+			}
+		}
+	}
+	return r.cfg.Policy.Allows(a)
+}
+
+func (x *exit) tryNext() {
+	r := x.c.relay
+	left := x.deadline.Sub(r.env.Clock.Now())
+	switch {
+	case x.over:
+		return
+	case len(x.addresses) == 0:
+		x.end(x.failure)
+		return
+	case left <= 0:
+		x.end(cell.ReasonTimeout)
+		return
+	}
+	to := x.addresses[0]
+	x.addresses = x.addresses[1:]
+	timeout := min(r.cfg.Limits.ConnectTimeout, left/time.Duration(len(x.addresses)+1)+time.Second)
+	r.dials++
+	r.env.Network.DialConn(to, timeout, func(conn env.Conn, err error) env.ConnEvents {
+		r.dials--
+		if x.over {
+			return nil // closes conn
+		}
+		if err != nil {
+			x.failure = connectReason(err)
+			x.tryNext()
+			return nil
+		}
+		data, err := cell.Connected{IP: to.Addr()}.AppendTo(nil)
+		if err != nil {
+			x.end(cell.ReasonInternal)
+			return nil
+		}
+		r.stats.ExitConnects++
+		r.stats.ExitStreams++
+		x.open = true
+		x.s.Connected(data)
+		counted := &countedConn{Conn: conn, events: x.s, stats: &r.stats}
+		x.s.Attach(counted)
+		return counted
+	})
+}
+
+// countedConn counts the bytes of an exit connection.
+type countedConn struct {
+	env.Conn
+	events env.ConnEvents
+	stats  *Stats
+}
+
+func (k *countedConn) Write(p []byte) {
+	k.stats.ExitBytesOut += uint64(len(p))
+	k.Conn.Write(p)
+}
+
+func (k *countedConn) OnData(p []byte) {
+	k.stats.ExitBytesIn += uint64(len(p))
+	k.events.OnData(p)
+}
+
+func (k *countedConn) OnEOF()           { k.events.OnEOF() }
+func (k *countedConn) OnDrained()       { k.events.OnDrained() }
+func (k *countedConn) OnDown(err error) { k.events.OnDown(err) }
+
+func (c *circuit) onResolve(s *flow.Stream, data []byte) {
+	r := c.relay
+	x := c.newExit(s)
+	q, err := cell.DecodeResolve(data)
+	switch {
+	case err != nil:
+		x.end(cell.ReasonProtocol)
+		return
+	case !c.mayExit() || r.cfg.Policy == nil:
+		x.end(cell.ReasonPolicy)
+		return
+	case r.dials >= r.cfg.Limits.Dials:
+		x.end(cell.ReasonResource)
+		return
+	}
+	r.stats.Resolves++
+	r.dials++
+	answer := func(answers []cell.Address, err error) {
+		r.dials--
+		if !x.over {
+			x.resolved(answers, err)
+		}
+	}
+	if q.Address.IsIP() {
+		if !r.cfg.Test && !ipaddr.IsPublic(q.Address.IP) {
+			answer(nil, &net.DNSError{Err: "not a public address", IsNotFound: true})
+			return
+		}
+		r.env.Network.LookupAddr(q.Address.IP, r.cfg.Limits.ResolveTimeout, func(names []string, err error) {
+			answer(hostAnswers(names), err)
+		})
+		return
+	}
+	r.env.Network.LookupHost(q.Address.Host, r.cfg.Limits.ResolveTimeout, func(found []netip.Addr, err error) {
+		answer(r.addressAnswers(found, q.Flags), err)
+	})
+}
+
+// maxAnswers is how many answers a RESOLVED carries.
+const maxAnswers = 7
+
+// hostAnswers keeps the names that can stand in a message; DNS may hold others.
+func hostAnswers(names []string) (answers []cell.Address) {
+	for _, n := range names {
+		if l := len(n); l > 1 && n[l-1] == '.' {
+			n = n[:l-1]
+		}
+		if a, err := cell.ParseAddress(n); err == nil && !a.IsIP() && len(answers) < maxAnswers {
+			answers = append(answers, a)
+		}
+	}
+	return answers
+}
+
+// addressAnswers leaves out, unless in a test network, addresses that no client may be told
+// to connect to.
+func (r *Relay) addressAnswers(found []netip.Addr, flags cell.Flags) (answers []cell.Address) {
+	for _, a := range r.usable(found, flags) {
+		if (r.cfg.Test || ipaddr.IsPublic(a)) && len(answers) < maxAnswers {
+			answers = append(answers, cell.IPAddress(a))
+		}
+	}
+	return answers
+}
+
+// resolvedTTL is what RESOLVED says, in seconds: the system's resolver does not tell, and a
+// fixed figure tells nobody what the exit has cached.
+const resolvedTTL = 60
+
+func (x *exit) resolved(answers []cell.Address, err error) {
+	m := cell.Resolved{TTL: resolvedTTL, Answers: answers}
+	switch {
+	case err != nil:
+		m = cell.Resolved{Reason: lookupReason(err)}
+	case len(answers) == 0:
+		m = cell.Resolved{Reason: cell.ReasonNoSuchHost}
+	}
+	data, err := m.AppendTo(nil)
+	if err != nil {
+		x.end(cell.ReasonInternal)
+		return
+	}
+	x.finish()
+	x.s.Resolved(data)
+}
+
+// lookupReason tells "no such host" from "ask again later".
+func lookupReason(err error) cell.Reason {
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return cell.ReasonNoSuchHost
+	case errors.As(err, &dns) && dns.IsTimeout, errors.Is(err, os.ErrDeadlineExceeded):
+		return cell.ReasonResolveFailed
+	}
+	return cell.ReasonResolveFailed
+}
+
+// connectReason translates the error of a connect.
+func connectReason(err error) cell.Reason {
+	var timeout interface{ Timeout() bool }
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return cell.ReasonRefused
+	case errors.Is(err, syscall.EHOSTUNREACH):
+		return cell.ReasonHostUnreachable
+	case errors.Is(err, syscall.ENETUNREACH):
+		return cell.ReasonNetUnreachable
+	case errors.Is(err, syscall.ECONNRESET):
+		return cell.ReasonReset
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS):
+		return cell.ReasonResource
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return cell.ReasonTimeout
+	}
+	return cell.ReasonHostUnreachable
+}

@@ -1,0 +1,283 @@
+// Package relay is the relay's half of a circuit: it answers CREATE, extends to the next
+// hop, switches cells between two links, and at the end of a circuit serves streams: exit
+// connections, name look-ups and directory requests (docs/protocol.md, "Circuits" and
+// "Streams").
+//
+// It does not choose paths (package circuit), keep links, credits or stream windows (package
+// flow), or know what a directory request means: the node gives it a Directory for that.
+//
+// A Relay is an actor: one loop calls it, nothing here is safe for concurrent use.
+package relay
+
+import (
+	"bytes"
+	"crypto/mlkem"
+	"errors"
+	"io"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"cepa/cell"
+	"cepa/cert"
+	"cepa/directory"
+	"cepa/env"
+	"cepa/flow"
+	"cepa/onion/cgo"
+	"cepa/onion/ntor"
+)
+
+// Directory is what a relay needs to know of the network and does not find out itself.
+type Directory interface {
+	// InConsensus says whether the consensus in force lists id.
+	InConsensus(id cert.Identity) bool
+	// Addresses are those of a descriptor or consensus entry held for id; none if there is none.
+	Addresses(id cert.Identity) []netip.AddrPort
+	// IsRelayAddress says whether a relay of the network is known to listen at a: exits refuse
+	// such destinations, so that nobody re-enters the network through an exit.
+	IsRelayAddress(a netip.AddrPort) bool
+	// Serve answers one directory request (at most MaxDirectoryRequest bytes). from is the
+	// neighbour that the circuit comes from: the budgets are by neighbour. done may run at
+	// once or later, on the loop; it gets the whole answer.
+	Serve(request []byte, from *env.Peer, done func(answer []byte))
+}
+
+// Config is what a Relay is made of. All fields are needed unless they say otherwise.
+type Config struct {
+	Env       env.Env
+	Links     func() *flow.Links // asked when the first EXTEND comes, after construction
+	Budget    *flow.Budget
+	FlowStats *flow.Stats
+	Identity  cert.Identity
+	NetworkID cert.NetworkID
+	// OnionKeys are the keys that the relay accepts now, the newest first.
+	OnionKeys func() []*ntor.OnionKey
+	Directory Directory
+	// Policy decides which destinations the exit serves; a nil Policy serves none.
+	Policy *directory.Policy
+	// Addresses are where this relay listens; it never extends or exits to them.
+	Addresses []netip.AddrPort
+	// Test says that the network is a test network: loopback and private addresses are
+	// allowed as next hops and destinations.
+	Test bool
+	// IPv6 says that the exit can reach IPv6 destinations.
+	IPv6 bool
+	// Encapsulate replaces ML-KEM's own randomness (a simulator does); nil for the system's.
+	// It must be safe to call in the pool.
+	Encapsulate func(*mlkem.EncapsulationKey768) (sharedKey, ciphertext []byte)
+	Limits      Limits
+}
+
+// Limits are the bounds of this package, in one place (docs/protocol.md, "Bounds").
+type Limits struct {
+	HandshakesRunning int           // public-key handshakes in the pool at once
+	HandshakesWaiting int           // CREATEs waiting for the pool; beyond, DESTROY(resource)
+	HandshakeAge      time.Duration // a CREATE that waited longer is refused
+	CreateRate        float64       // CREATEs a second from one neighbour, or one client prefix
+	CreateBurst       float64
+	UnknownRate       float64 // EXTENDs a second from one previous hop to relays without a descriptor
+	UnknownBurst      float64
+	ExtendTimeout     time.Duration // link and CREATED of the next hop
+	ConnectTimeout    time.Duration // one address of a destination
+	StreamTimeout     time.Duration // look-up and all addresses together
+	ResolveTimeout    time.Duration
+	Dials             int // exit connections being opened at once
+}
+
+// DefaultLimits fit a relay on one or two cores.
+func DefaultLimits() Limits {
+	return Limits{
+		HandshakesRunning: 32,
+		HandshakesWaiting: 1024,
+		HandshakeAge:      1750 * time.Millisecond, // as C Tor's MaxOnionQueueDelay
+		CreateRate:        100,
+		CreateBurst:       400,
+		UnknownRate:       1,
+		UnknownBurst:      20,
+		ExtendTimeout:     10 * time.Second,
+		ConnectTimeout:    15 * time.Second,
+		StreamTimeout:     30 * time.Second,
+		ResolveTimeout:    10 * time.Second,
+		Dials:             1024,
+	}
+}
+
+// Stats are counters and gauges, read on the loop.
+type Stats struct {
+	Circuits      int64 // open now
+	Handshakes    uint64
+	BadHandshakes uint64
+	Refused       uint64 // CREATEs refused: rate, queue or age
+	Extends       uint64
+	ExtendFailed  uint64
+	Violations    uint64 // circuits destroyed for breaking the protocol
+	ExitStreams   int64  // open now
+	ExitConnects  uint64
+	ExitFailed    uint64
+	Resolves      uint64
+	DirRequests   uint64
+	ExitBytesIn   uint64 // from destinations
+	ExitBytesOut  uint64 // to destinations
+}
+
+// Relay is the relay's half of all circuits through one node.
+type Relay struct {
+	cfg      Config
+	env      env.Env
+	log      *slog.Logger
+	stats    Stats
+	waiting  []*circuit // CREATEs in order of arrival, not yet in the pool
+	running  int
+	creates  buckets
+	unknowns buckets
+	dials    int
+}
+
+// New makes a Relay. It does nothing until OnCreate is called.
+func New(cfg Config) *Relay {
+	l := cfg.Limits
+	return &Relay{
+		cfg:      cfg,
+		env:      cfg.Env,
+		log:      cfg.Env.Log,
+		creates:  newBuckets(l.CreateRate, l.CreateBurst),
+		unknowns: newBuckets(l.UnknownRate, l.UnknownBurst),
+	}
+}
+
+// Stats returns a copy of the counters.
+func (r *Relay) Stats() Stats { return r.stats }
+
+// OnCreate takes a CREATE from the node: the handshake runs in the pool, CREATED or DESTROY
+// follows.
+func (r *Relay) OnCreate(leg *flow.Leg, create cell.Create) {
+	peer := leg.Link().Peer()
+	switch {
+	case create.Type != ntor.HandshakeType:
+		r.stats.Refused++
+		leg.Destroy(cell.ReasonUnsupported)
+		return
+	case !r.creates.take(neighbourKey(peer), r.env.Clock.Now()):
+		r.stats.Refused++
+		leg.Destroy(cell.ReasonRateLimited)
+		return
+	case len(r.waiting) >= r.cfg.Limits.HandshakesWaiting:
+		r.stats.Refused++
+		leg.Destroy(cell.ReasonResource)
+		return
+	}
+	c := &circuit{relay: r, prev: leg, message: bytes.Clone(create.Handshake), arrived: r.env.Clock.Now()}
+	leg.Bind((*prevLeg)(c))
+	r.waiting = append(r.waiting, c)
+	r.startHandshakes()
+}
+
+// startHandshakes moves waiting CREATEs into the pool, oldest first, while there is room.
+func (r *Relay) startHandshakes() {
+	now := r.env.Clock.Now()
+	for r.running < r.cfg.Limits.HandshakesRunning && len(r.waiting) > 0 {
+		c := r.waiting[0]
+		r.waiting[0] = nil
+		r.waiting = r.waiting[1:]
+		if c.dead {
+			continue
+		}
+		if now.Sub(c.arrived) > r.cfg.Limits.HandshakeAge {
+			r.stats.Refused++
+			c.becomeDead(cell.ReasonResource)
+			continue
+		}
+		r.handshake(c)
+	}
+	if len(r.waiting) == 0 {
+		r.waiting = nil
+	}
+}
+
+// errRefused carries the reason of a DESTROY out of the handshake's accept function.
+type errRefused struct{ reason cell.Reason }
+
+func (e errRefused) Error() string { return "refused: " + e.reason.String() }
+
+// handshake runs the relay's side of ntor for c in the pool. Everything that the work needs
+// is copied before it starts; it touches nothing of the actor's.
+func (r *Relay) handshake(c *circuit) {
+	var seed [32]byte
+	_, _ = io.ReadFull(r.env.Rand, seed[:]) // law: never fails
+	var (
+		keys    ntor.Keys
+		reply   []byte
+		err     error
+		allowed flow.Windows
+		message = c.message
+		onion   = r.cfg.OnionKeys()
+		id      = [32]byte(r.cfg.Identity)
+		network = [32]byte(r.cfg.NetworkID)
+		encaps  = r.cfg.Encapsulate
+	)
+	c.message = nil
+	r.running++
+	r.env.Pool.Offload(func() {
+		accept := func(cm []byte) ([]byte, error) {
+			var sm []byte
+			var err error
+			allowed, sm, err = negotiate(cm)
+			return sm, err
+		}
+		keys, reply, err = ntor.Server(bytes.NewReader(seed[:]), encaps, id, onion, network, message, accept)
+		clear(seed[:])
+	}, func() {
+		r.running--
+		c.onHandshake(keys, reply, allowed, err)
+		r.startHandshakes()
+	})
+}
+
+// granted are the windows that an exit gives a client for the upload direction.
+var granted = flow.ExitWindows
+
+// negotiate reads the client's extensions and answers them. Extensions that are unknown are
+// refused: a relay never answers with less than was asked.
+func negotiate(cm []byte) (allowed flow.Windows, sm []byte, err error) {
+	list, err := ntor.ParseExtensions(cm)
+	if err != nil {
+		return allowed, nil, errRefused{cell.ReasonProtocol}
+	}
+	if len(list) != 1 || list[0].Type != flow.ExtensionWindows {
+		return allowed, nil, errRefused{cell.ReasonUnsupported}
+	}
+	if allowed, err = flow.DecodeWindows(list[0].Data); err != nil {
+		return allowed, nil, errRefused{cell.ReasonProtocol}
+	}
+	sm, err = ntor.AppendExtensions(nil, []ntor.Extension{{Type: flow.ExtensionWindows, Data: flow.EncodeWindows(granted)}})
+	return allowed, sm, err
+}
+
+// onHandshake opens the circuit with what the pool computed.
+func (c *circuit) onHandshake(keys ntor.Keys, reply []byte, allowed flow.Windows, err error) {
+	r := c.relay
+	defer func() { keys = ntor.Keys{} }()
+	if c.dead {
+		return
+	}
+	if err != nil {
+		r.stats.BadHandshakes++
+		var refused errRefused
+		reason := cell.ReasonBadHandshake
+		if errors.As(err, &refused) {
+			reason = refused.reason
+		}
+		r.log.Debug("circuit handshake refused", "err", err)
+		c.becomeDead(reason)
+		return
+	}
+	crypto, err := cgo.NewRelay(cell.BodySize, keys.Material[:])
+	if err != nil {
+		c.becomeDead(cell.ReasonInternal)
+		return
+	}
+	r.stats.Handshakes++
+	r.stats.Circuits++
+	c.becomeOpen(crypto, allowed)
+	c.prev.Created(ntor.HandshakeType, reply)
+}
