@@ -78,7 +78,10 @@ func explainTLS(err error) error {
 		if what := protocolOf(header.RecordHeader); what != "" {
 			return fmt.Errorf("%w (%s): is this the port of a relay?", ErrNotTLS, what)
 		}
-		return fmt.Errorf("%w, or broken TLS: %w", ErrNotTLS, err)
+		if strings.Contains(header.Msg, "first record") || strings.Contains(header.Msg, "SSLv2") {
+			return fmt.Errorf("%w: %w", ErrNotTLS, err)
+		}
+		return fmt.Errorf("%w: broken by the far end: %w", ErrTLS, err)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%w in the TLS handshake: the far end is silent, overloaded or no relay", ErrTimeout)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):

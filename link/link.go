@@ -448,7 +448,7 @@ func (l *link) extendDeadline() {
 	// Setting a timer costs more than a look at the clock.
 	if now := time.Now(); l.state == open && now.Sub(l.renewal) > time.Second {
 		l.renewal = now
-		l.tcp.SetWriteDeadline(now.Add(stallLimit))
+		l.tcp.SetWriteDeadline(now.Add(l.t.cfg.stallLimit))
 	}
 }
 

@@ -57,7 +57,8 @@ type Config struct {
 	// Now reads the clock for certificates and HELLO (time.Now).
 	Now func() time.Time
 
-	renewRecords int64
+	renewRecords int64         // tests only
+	stallLimit   time.Duration // tests only
 }
 
 func (c *Config) setDefaults() {
@@ -83,6 +84,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.renewRecords == 0 {
 		c.renewRecords = renewRecords
+	}
+	if c.stallLimit == 0 {
+		c.stallLimit = stallLimit
 	}
 }
 
