@@ -71,6 +71,7 @@ type circuit struct {
 	extend []byte        // an EXTEND not yet packed
 	sent   int           // cells, for RELAY_EARLY
 	mux    *flow.Mux     // once open
+	most   int           // streams at once, once open
 	began  env.Mono
 	moved  env.Mono // when the state changed last
 	heard  env.Mono // when a cell came last
@@ -78,12 +79,11 @@ type circuit struct {
 
 // wiring is what all circuits of one Client or Directory share.
 type wiring struct {
-	env        env.Env
-	links      *flow.Links
-	network    cert.NetworkID
-	budget     *flow.Budget
-	stats      *flow.Stats
-	maxStreams int
+	env     env.Env
+	links   *flow.Links
+	network cert.NetworkID
+	budget  *flow.Budget
+	stats   *flow.Stats
 }
 
 // owner hears of a circuit's life. Nothing is heard after onDead.
@@ -224,12 +224,13 @@ func (c *circuit) becomeKeying(reply []byte) {
 
 func (c *circuit) becomeOpen(allowed flow.Windows) {
 	c.become(stateOpen)
+	c.most = flow.MaxStreamsFor(flow.ClientWindows, allowed)
 	c.mux = flow.NewMux(flow.MuxConfig{
 		Env:        c.cfg.env,
 		Initiator:  true,
 		Granted:    flow.ClientWindows,
 		Allowed:    allowed,
-		MaxStreams: c.cfg.maxStreams,
+		MaxStreams: c.most,
 		Wake:       c.leg.Wake,
 		Handler:    (*muxEvents)(c),
 		Budget:     c.cfg.budget,

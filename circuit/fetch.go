@@ -1,6 +1,7 @@
 package circuit
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 
 	"cepa/cell"
 	"cepa/cert"
+	"cepa/directory"
 	"cepa/env"
 	"cepa/flow"
 )
@@ -47,13 +49,13 @@ func DefaultDirectoryLimits() DirectoryLimits {
 	}
 }
 
-// MaxDirectoryRequest is the longest directory request, in bytes.
-const MaxDirectoryRequest = 512
+// maxDirectoryRequest is the longest directory request with its length, in bytes.
+const maxDirectoryRequest = 2 + directory.MaxRequest
 
 // Errors of Fetch. Others say why no circuit to the relay could be had.
 var (
 	ErrTooManyFetches = errors.New("too many directory requests at once")
-	ErrRequestSize    = errors.New("directory request of 0 or more than 512 bytes")
+	ErrRequestSize    = errors.New("directory request of no or too many bytes")
 	ErrAnswerTooLong  = errors.New("directory answer longer than asked for")
 	ErrFetchTimeout   = errors.New("directory request timed out")
 	ErrFetchAborted   = errors.New("directory request aborted")
@@ -79,7 +81,6 @@ func NewDirectory(cfg DirectoryConfig) *Directory {
 	return &Directory{
 		wiring: wiring{
 			env: cfg.Env, links: cfg.Links, network: cfg.NetworkID, budget: cfg.Budget, stats: cfg.FlowStats,
-			maxStreams: cfg.Limits.Parallel * 2, // ended streams may still wait for the relay's END
 		},
 		limits: cfg.Limits,
 		log:    cfg.Env.Log,
@@ -101,10 +102,8 @@ type directoryRelay struct {
 type fetch struct {
 	d        *Directory
 	to       env.Target
-	request  []byte
-	max      int
+	exchange *exchange
 	done     func([]byte, error)
-	answer   []byte
 	relay    *directoryRelay // nil while it waits in the queue
 	stream   *flow.Stream
 	progress env.Timer
@@ -114,20 +113,23 @@ type fetch struct {
 	over     bool
 }
 
-// Fetch sends one request (1 to 512 bytes, copied) to a relay and gives the whole answer to done: status,
+// Fetch sends one request (with its length, copied) to a relay and gives the whole answer to done: status,
 // length and bytes as docs/protocol.md, "Directory requests" has them, at most max bytes, owned by
 // the callee. The content of the answer is not looked at. done is called exactly once, never before
 // Fetch returns.
 func (d *Directory) Fetch(to env.Target, request []byte, max int, done func(answer []byte, err error)) {
-	f := &fetch{d: d, to: to, request: slices.Clone(request), max: max, done: done}
+	f := &fetch{d: d, to: to, done: done}
 	f.to.Addresses = slices.Clone(to.Addresses)
+	f.exchange = &exchange{
+		clock: d.wiring.env.Clock, request: bytes.Clone(request), max: max, moved: f.moved, done: f.finish,
+	}
 	d.count++
 	clock := d.wiring.env.Clock
 	var refused error
 	switch {
 	case d.closed:
 		refused = ErrFetchClosed
-	case len(request) == 0 || len(request) > MaxDirectoryRequest:
+	case len(request) == 0 || len(request) > maxDirectoryRequest:
 		refused = ErrRequestSize
 	case d.count > d.limits.Fetches:
 		refused = ErrTooManyFetches
@@ -267,8 +269,9 @@ func (r *directoryRelay) onDead(_ *circuit, why failure) {
 	}
 	d.relays = slices.DeleteFunc(d.relays, func(x *directoryRelay) bool { return x == r })
 	for _, f := range slices.Clone(r.active) {
-		if f.kept && !f.retried && len(f.answer) == 0 && !d.closed {
+		if f.kept && !f.retried && len(f.exchange.answer) == 0 && !d.closed {
 			f.relay, f.stream, f.retried = nil, nil, true
+			f.exchange = f.exchange.again()
 			d.queue = append(d.queue, f)
 			continue
 		}
@@ -307,7 +310,7 @@ func (f *fetch) finish(answer []byte, err error) {
 		return
 	}
 	f.over = true
-	f.answer = nil
+	f.exchange.over = true
 	d := f.d
 	d.count--
 	for _, t := range []env.Timer{f.progress, f.total} {
@@ -340,7 +343,7 @@ func (e *fetchEvents) OnConnected([]byte) {
 	f := (*fetch)(e)
 	if !f.over {
 		f.moved()
-		f.stream.Attach(&fetchConn{f: f})
+		f.exchange.attach(f.stream)
 	}
 }
 
@@ -354,51 +357,3 @@ func (e *fetchEvents) OnEnd(reason cell.Reason) {
 	}
 	f.finish(nil, fmt.Errorf("%w: %v", ErrFetchAborted, reason.Known()))
 }
-
-// fetchConn is the near end of a directory stream: an env.Conn that sends the request and EOF,
-// and collects the answer in memory.
-type fetchConn struct {
-	f    *fetch
-	sent bool
-}
-
-// Write collects the answer.
-func (k *fetchConn) Write(p []byte) {
-	f := k.f
-	switch {
-	case f.over:
-	case len(f.answer)+len(p) > f.max:
-		f.finish(nil, fmt.Errorf("%w: more than %d bytes", ErrAnswerTooLong, f.max))
-	default:
-		f.answer = append(f.answer, p...)
-		f.moved()
-	}
-}
-
-// Queued is always 0: the answer is bounded by itself.
-func (k *fetchConn) Queued() int { return 0 }
-
-// CloseWrite is the relay's EOF: the answer is whole.
-func (k *fetchConn) CloseWrite() { k.f.finish(k.f.answer, nil) }
-
-// Pause sends the request, once, as an event of its own.
-func (k *fetchConn) Pause(paused bool) {
-	if paused || k.sent {
-		return
-	}
-	k.sent = true
-	k.f.d.wiring.env.Clock.AfterFunc(0, func() {
-		f := k.f
-		if f.over || f.stream == nil {
-			return
-		}
-		f.stream.OnData(f.request)
-		if !f.over && f.stream != nil {
-			f.stream.OnEOF()
-		}
-	})
-}
-
-// Close ends both directions; the events of the stream say why. A Conn that is closed in order
-// after EOF has its answer already.
-func (k *fetchConn) Close(error) {}

@@ -1,0 +1,302 @@
+package circuit
+
+import (
+	"cmp"
+	"log/slog"
+	"slices"
+	"time"
+
+	"cepa/cell"
+	"cepa/cert"
+	"cepa/directory"
+	"cepa/env"
+	"cepa/flow"
+)
+
+// Config is what a Client is made of. All fields are needed unless they say otherwise.
+type Config struct {
+	Env       env.Env
+	Links     *flow.Links
+	NetworkID cert.NetworkID
+	Budget    *flow.Budget
+	FlowStats *flow.Stats
+	// View is the consensus in force and valid now; nil when there is none.
+	View func() *directory.Consensus
+	// Test says that the network is a test network: private destinations are allowed.
+	Test bool
+	// DistinctSubnets says whether no two relays of a circuit may be in one IPv4 /16 or IPv6
+	// /32. Nil asks the consensus.
+	DistinctSubnets func() bool
+	Limits          Limits
+}
+
+// Limits are the bounds of a Client, in one place (docs/protocol.md, "Bounds").
+type Limits struct {
+	Requests int // streams and look-ups, waiting or open; more fail at once
+	Waiting  int // of those, how many may wait for a circuit
+	Circuits int // in all, building and open
+	Builds   int // circuits being built at once, those that stall not counted
+	Stalled  int // circuits being built that stall
+	Spares   int // clean circuits kept for each port used lately
+	MaxClean int // clean circuits for all ports
+	Ports    int // ports remembered for spare circuits
+
+	Reuse       time.Duration // for which a circuit takes new streams, from its first one
+	CleanAge    time.Duration // after which an unused circuit is replaced
+	PortAge     time.Duration // for which a port counts as used lately
+	BuildTime   time.Duration // for a whole circuit, and for its first hop …
+	HopTime     time.Duration // … and this much more for each hop, for the whole
+	Stall       time.Duration // without progress, before another circuit or stream is tried beside
+	StallAgain  time.Duration // before the one after that
+	Attempts    int           // at one request, side by side or in turn
+	Losses      int           // circuits that may be lost under one request besides
+	RequestTime time.Duration // for a request to be answered
+	ProbeTime   time.Duration // without progress of a probe
+	AvoidTime   time.Duration // for which a relay that failed is avoided at first; doubles
+	AvoidMost   time.Duration
+	Avoided     int // relays avoided at once
+}
+
+// DefaultLimits fit a client of one person.
+func DefaultLimits() Limits {
+	return Limits{
+		Requests:    4096,
+		Waiting:     1024,
+		Circuits:    256,
+		Builds:      16,
+		Stalled:     16,
+		Spares:      2,
+		MaxClean:    6,
+		Ports:       8,
+		Reuse:       10 * time.Minute,
+		CleanAge:    time.Hour,
+		PortAge:     time.Hour,
+		BuildTime:   5 * time.Second,
+		HopTime:     2 * time.Second,
+		Stall:       1500 * time.Millisecond,
+		StallAgain:  4 * time.Second,
+		Attempts:    3,
+		Losses:      5,
+		RequestTime: 60 * time.Second,
+		ProbeTime:   10 * time.Second,
+		AvoidTime:   30 * time.Second,
+		AvoidMost:   10 * time.Minute,
+		Avoided:     256,
+	}
+}
+
+// Stats are counters and gauges, read on the loop.
+type Stats struct {
+	Circuits  int64 // open now
+	Building  int64 // now
+	Waiting   int64 // requests waiting for a circuit now
+	Streams   int64 // connected now
+	Built     uint64
+	Failed    uint64 // circuits that were never whole
+	Lost      uint64 // open circuits that relays or links ended
+	Tampered  uint64 // circuits ended because a cell was not what a relay may send
+	Requests  uint64
+	Connected uint64
+	Resolved  uint64
+	Refused   uint64 // requests that failed
+	Retries   uint64 // attempts beyond a request's first
+	Suspects  uint64 // circuits on which a stream stalled and nothing else came
+}
+
+// Client is the client's half of all circuits of one node. See the package comment for the
+// concurrency rule.
+type Client struct {
+	cfg      Config
+	env      env.Env
+	log      *slog.Logger
+	limits   Limits
+	wiring   wiring
+	stats    Stats
+	network  *network
+	guards   *guards
+	circuits []*pooled  // in order of creation
+	waiting  []*attempt // without a circuit, the oldest first
+	requests int
+	live     []*Handle // requests without an outcome, in order
+	ports    []usedPort
+	avoided  []avoidance
+	epoch    int // of NewIdentity
+	nextID   uint64
+	failures int      // builds in a row
+	pause    env.Mono // no build before
+	trouble  error    // the last that kept a circuit from being built
+	due      bool     // plan is scheduled
+	alarm    env.Timer
+	closed   bool
+}
+
+// usedPort is a kind of exit that was wanted lately.
+type usedPort struct {
+	to   destination
+	last env.Mono
+}
+
+// avoidance is a relay beyond the first hop that failed lately.
+type avoidance struct {
+	id    cert.Identity
+	until env.Mono
+	times int
+}
+
+// New makes a Client and reads its guards. It builds the first circuits when ConsensusChanged
+// is called, or with the first request.
+func New(cfg Config) *Client {
+	c := &Client{
+		cfg: cfg, env: cfg.Env, log: cfg.Env.Log, limits: cfg.Limits,
+		wiring: wiring{env: cfg.Env, links: cfg.Links, network: cfg.NetworkID, budget: cfg.Budget, stats: cfg.FlowStats},
+		guards: newGuards(cfg.Env, cfg.NetworkID),
+	}
+	now := c.env.Clock.Now()
+	for _, port := range []uint16{443, 80} {
+		c.ports = append(c.ports, usedPort{destination{port: port, v4: true}, now})
+	}
+	return c
+}
+
+// Stats returns a copy of the counters.
+func (c *Client) Stats() Stats {
+	s := c.stats
+	s.Waiting = int64(len(c.waiting))
+	for _, p := range c.circuits {
+		if p.open {
+			s.Circuits++
+		} else {
+			s.Building++
+		}
+	}
+	return s
+}
+
+// ConsensusChanged says that View returns something else, or a consensus at last.
+func (c *Client) ConsensusChanged() { c.planLater() }
+
+// NewIdentity makes sure that nothing new uses a circuit that exists now, or is being built.
+// Streams that are open stay.
+func (c *Client) NewIdentity() {
+	c.epoch++
+	for _, p := range c.circuits {
+		p.retired = true
+	}
+	c.planLater()
+}
+
+// Info describes one circuit.
+type Info struct {
+	ID      uint64
+	Path    []cert.Identity // guard first
+	Hops    int             // that are part of it yet
+	Open    bool
+	Clean   bool // no stream has used it yet
+	Retired bool // takes no new streams
+	Suspect bool // takes none until it is heard of again
+	Streams int
+	Age     time.Duration
+}
+
+// Circuits describes all circuits, the oldest first.
+func (c *Client) Circuits() []Info {
+	list := make([]Info, 0, len(c.circuits))
+	now := c.env.Clock.Now()
+	for _, p := range c.circuits {
+		info := Info{
+			ID: p.id, Hops: len(p.circuit.layers), Open: p.open, Clean: !p.keyed, Retired: p.retired,
+			Suspect: p.suspect, Streams: p.live, Age: now.Sub(p.circuit.began),
+		}
+		for _, r := range p.path {
+			info.Path = append(info.Path, r.identity)
+		}
+		list = append(list, info)
+	}
+	return list
+}
+
+// Close ends all circuits and requests: requests without an outcome fail.
+func (c *Client) Close() {
+	if c.closed {
+		return
+	}
+	c.closed = true
+	if c.alarm != nil {
+		c.alarm.Stop()
+	}
+	for _, h := range slices.Clone(c.live) {
+		h.fail(&Error{Reason: cell.ReasonShutdown, Where: AtClient, Text: "the client is shutting down"})
+	}
+	for _, p := range slices.Clone(c.circuits) {
+		p.circuit.close()
+	}
+}
+
+// subnets is the path rule in force.
+func (c *Client) subnets() bool {
+	if c.cfg.DistinctSubnets != nil {
+		return c.cfg.DistinctSubnets()
+	}
+	return c.network == nil || c.network.consensus.Parameters.Value(directory.DistinctSubnets) != 0
+}
+
+// refresh reads the consensus again if it is another.
+func (c *Client) refresh() {
+	view := c.cfg.View()
+	switch {
+	case view == nil:
+		c.network = nil
+	case c.network == nil || c.network.consensus != view:
+		c.network = newNetwork(view)
+		c.guards.update(c.network, c.subnets())
+		for _, p := range c.circuits {
+			for _, r := range p.path {
+				p.retired = p.retired || c.network.find(r.identity) == nil
+			}
+		}
+	}
+}
+
+// use remembers a kind of exit, the latest first.
+func (c *Client) use(to destination) {
+	if to.port == 0 {
+		return
+	}
+	c.ports = slices.DeleteFunc(c.ports, func(u usedPort) bool { return u.to == to })
+	c.ports = slices.Insert(c.ports, 0, usedPort{to, c.env.Clock.Now()})
+	c.ports = c.ports[:min(len(c.ports), c.limits.Ports)]
+}
+
+// avoid keeps a relay out of new circuits for a while, longer each time.
+func (c *Client) avoid(id cert.Identity) {
+	now := c.env.Clock.Now()
+	i := slices.IndexFunc(c.avoided, func(a avoidance) bool { return a.id == id })
+	if i < 0 {
+		if len(c.avoided) >= c.limits.Avoided {
+			oldest := slices.MinFunc(c.avoided, func(a, b avoidance) int { return cmp.Compare(a.until, b.until) })
+			c.forgive(oldest.id)
+		}
+		c.avoided = append(c.avoided, avoidance{id: id})
+		i = len(c.avoided) - 1
+	}
+	a := &c.avoided[i]
+	if a.until > now {
+		return // the same failure, seen by another circuit
+	}
+	backoff := c.limits.AvoidTime
+	for range min(a.times, 10) {
+		backoff = min(2*backoff, c.limits.AvoidMost)
+	}
+	a.times++
+	a.until = now.Add(backoff)
+}
+
+// forgive ends that: the relay has become part of a circuit.
+func (c *Client) forgive(id cert.Identity) {
+	c.avoided = slices.DeleteFunc(c.avoided, func(a avoidance) bool { return a.id == id })
+}
+
+func (c *Client) avoids(id cert.Identity) bool {
+	now := c.env.Clock.Now()
+	return slices.ContainsFunc(c.avoided, func(a avoidance) bool { return a.id == id && a.until > now })
+}

@@ -1,0 +1,259 @@
+package circuit
+
+import (
+	"errors"
+	"math/bits"
+	"net/netip"
+	"slices"
+
+	"cepa/cell"
+	"cepa/cert"
+	"cepa/directory"
+	"cepa/env"
+)
+
+// network is a consensus as path selection reads it.
+type network struct {
+	consensus *directory.Consensus
+	relays    []*relayInfo // in the order of the consensus
+}
+
+// relayInfo is one usable relay of a consensus.
+type relayInfo struct {
+	hop
+	flags    directory.Flags
+	weight   uint64
+	ports    directory.PortSummary
+	families []cert.FamilyID
+	subnets  []netip.Prefix // /16 and /32 of its addresses
+}
+
+// needed are the protocols that a relay must speak to be part of a circuit.
+var needed = directory.Protocols{
+	directory.MakeProtocol(directory.HandshakeProtocol, 1),
+	directory.MakeProtocol(directory.RelayProtocol, 1),
+}
+
+func newNetwork(c *directory.Consensus) *network {
+	n := &network{consensus: c}
+	for i := range c.Relays {
+		r := &c.Relays[i]
+		if !r.Flags.Has(directory.FlagRunning|directory.FlagValid) || len(r.Protocols.Missing(needed)) > 0 {
+			continue
+		}
+		info := &relayInfo{
+			hop:      hop{identity: r.Identity, onionKey: r.OnionKey, addresses: r.Addresses},
+			flags:    r.Flags,
+			weight:   uint64(r.Weight),
+			ports:    r.Ports,
+			families: r.Families,
+		}
+		for _, a := range r.Addresses {
+			if s := subnetOf(a.Addr()); !slices.Contains(info.subnets, s) {
+				info.subnets = append(info.subnets, s)
+			}
+		}
+		n.relays = append(n.relays, info)
+	}
+	return n
+}
+
+// subnetOf returns the IPv4 /16 or the IPv6 /32 of an address.
+func subnetOf(a netip.Addr) netip.Prefix {
+	size := 32
+	if a = a.Unmap(); a.Is4() {
+		size = 16
+	}
+	p, _ := a.WithZone("").Prefix(size) // never fails for a valid address
+	return p
+}
+
+// find returns the relay with an identity, or nil.
+func (n *network) find(id cert.Identity) *relayInfo {
+	i, ok := slices.BinarySearchFunc(n.relays, id, func(r *relayInfo, id cert.Identity) int { return r.identity.Compare(id) })
+	if !ok {
+		return nil
+	}
+	return n.relays[i]
+}
+
+// destination is what an exit must serve. The zero value is any exit.
+type destination struct {
+	port   uint16
+	v4, v6 bool
+}
+
+// destinationOf says what an exit must serve to reach address at port; port 0 is for look-ups.
+func destinationOf(address cell.Address, port uint16, flags cell.Flags) destination {
+	switch {
+	case port == 0:
+		return destination{}
+	case address.IP.Is4():
+		return destination{port: port, v4: true}
+	case address.IsIP():
+		return destination{port: port, v6: true}
+	}
+	return destination{port: port, v4: flags&cell.AllowIPv4 != 0, v6: flags&cell.AllowIPv6 != 0}
+}
+
+// mayExit says whether r is an exit at all.
+func (r *relayInfo) mayExit() bool {
+	return r.flags.Has(directory.FlagExit) && r.flags&(directory.FlagBadExit|directory.FlagMiddleOnly) == 0
+}
+
+// serves says whether r is an exit for d, as far as the consensus tells.
+func (r *relayInfo) serves(d destination) bool {
+	return r.mayExit() && (d.port == 0 ||
+		d.v4 && r.ports.Allows(false, d.port) ||
+		d.v6 && r.ports.Allows(true, d.port))
+}
+
+func (r *relayInfo) mayGuard() bool {
+	return r.flags.Has(directory.FlagGuard) && r.flags&directory.FlagMiddleOnly == 0
+}
+
+// together says whether a and b may be in one circuit: distinct, of no common family and, with
+// subnets set, of no common IPv4 /16 or IPv6 /32.
+func together(a, b *relayInfo, subnets bool) bool {
+	if a.identity == b.identity {
+		return false
+	}
+	for _, f := range a.families {
+		if slices.Contains(b.families, f) {
+			return false
+		}
+	}
+	if subnets {
+		for _, s := range a.subnets {
+			if slices.Contains(b.subnets, s) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// position is the place of a relay in a circuit.
+type position uint8
+
+const (
+	atGuard position = iota
+	atMiddle
+	atExit
+)
+
+// weightAt is the weight of r at a position. All positions weigh alike for now: the seam for
+// weights that spare the scarce positions.
+func (r *relayInfo) weightAt(position) uint64 { return r.weight }
+
+// draw chooses one of the relays for which ok holds, in proportion to their weights; uniformly when none
+// has a weight. It returns nil when there is none.
+func (n *network) draw(rand env.Rand, at position, ok func(*relayInfo) bool) *relayInfo {
+	candidates := make([]*relayInfo, 0, len(n.relays))
+	var total uint64
+	for _, r := range n.relays {
+		if ok(r) {
+			candidates = append(candidates, r)
+			total += r.weightAt(at)
+		}
+	}
+	switch {
+	case len(candidates) == 0:
+		return nil
+	case total == 0:
+		return candidates[below(rand, uint64(len(candidates)))]
+	}
+	x := below(rand, total)
+	for _, r := range candidates {
+		w := r.weightAt(at)
+		if x < w {
+			return r
+		}
+		x -= w
+	}
+	return nil // not reached: x < total
+}
+
+// below returns a uniform number below n, which is not 0.
+func below(rand env.Rand, n uint64) uint64 {
+	hi, lo := bits.Mul64(rand.Uint64(), n)
+	if lo < n {
+		for threshold := -n % n; lo < threshold; {
+			hi, lo = bits.Mul64(rand.Uint64(), n)
+		}
+	}
+	return hi
+}
+
+// Why a path could not be chosen.
+var (
+	errNoExit   = errors.New("no relay of the network is an exit for this port")
+	errExits    = errors.New("no exit for this port goes with the guard")
+	errNoMiddle = errors.New("no relay is left for the middle of a circuit")
+)
+
+// wish is what the exit and the middle of a path should be like.
+type wish struct {
+	to     destination
+	banned []cert.Identity // never as exit
+	shun   []cert.Identity // not as exit or middle if there is another way
+	avoid  func(cert.Identity) bool
+}
+
+// choosePath chooses exit and middle for a guard, in this order. Relays to avoid are used
+// before the request fails: first as middles, then as exits.
+func (n *network) choosePath(rand env.Rand, guard *relayInfo, w wish, subnets bool) ([]*relayInfo, error) {
+	shunned := func(id cert.Identity) bool { return slices.Contains(w.shun, id) }
+	allowed := func(cert.Identity) bool { return false }
+	both := func(id cert.Identity) bool { return shunned(id) || w.avoid(id) }
+	var err error
+	for _, level := range []struct{ exit, middle func(cert.Identity) bool }{
+		{both, both}, {both, w.avoid}, {w.avoid, w.avoid}, {shunned, allowed}, {allowed, allowed},
+	} {
+		var exit, middle *relayInfo
+		if exit, err = n.chooseExit(rand, guard, w, subnets, level.exit); err != nil {
+			continue
+		}
+		middle = n.draw(rand, atMiddle, func(r *relayInfo) bool {
+			return together(r, guard, subnets) && together(r, exit, subnets) && !level.middle(r.identity)
+		})
+		if middle != nil {
+			return []*relayInfo{guard, middle, exit}, nil
+		}
+		err = errNoMiddle
+	}
+	return nil, err
+}
+
+func (n *network) chooseExit(rand env.Rand, guard *relayInfo, w wish, subnets bool, avoid func(cert.Identity) bool) (*relayInfo, error) {
+	served := false
+	exit := n.draw(rand, atExit, func(r *relayInfo) bool {
+		if !r.serves(w.to) {
+			return false
+		}
+		served = true
+		return together(r, guard, subnets) && !avoid(r.identity) && !slices.Contains(w.banned, r.identity)
+	})
+	switch {
+	case exit != nil:
+		return exit, nil
+	case served:
+		return nil, errExits
+	}
+	return nil, errNoExit
+}
+
+// carries says whether circuits with this guard are possible at all.
+func (n *network) carries(guard *relayInfo, subnets bool) bool {
+	for _, exit := range n.relays {
+		if !exit.mayExit() || !together(exit, guard, subnets) {
+			continue
+		}
+		for _, r := range n.relays {
+			if together(r, guard, subnets) && together(r, exit, subnets) {
+				return true
+			}
+		}
+	}
+	return false
+}
