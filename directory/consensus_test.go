@@ -137,7 +137,7 @@ func TestConsensusStates(t *testing.T) {
 		{3 * time.Hour, Stale}, {24*time.Hour - 1, Stale}, {24 * time.Hour, Expired},
 	} {
 		if got := h.State(testNow.Add(tt.at)); got != tt.want {
-			t.Errorf("after %v: %v, want %v", tt.at, got, tt.want)
+			t.Errorf("after %v: %q, want %q", tt.at, got, tt.want)
 		}
 	}
 }
@@ -279,6 +279,9 @@ func TestFlagsAndProtocolsPrint(t *testing.T) {
 	t.Parallel()
 	if got := (FlagGuard | FlagIPv6Exit | 1<<20).String(); got != "Guard IPv6Exit 0x100000" {
 		t.Errorf("%q", got)
+	}
+	if f := FlagGuard | FlagExit; !f.Has(FlagExit) || f.Has(FlagExit|FlagFast) {
+		t.Error("Has is wrong")
 	}
 	ours := OurProtocols()
 	if got := append(ours, MakeProtocol(9, 2)).String(); got != "link=1 handshake=1 relay=1 directory=1 part9=2" {

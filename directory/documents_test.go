@@ -443,3 +443,66 @@ func TestRumourComesBackAndHasItsTime(t *testing.T) {
 		}
 	}
 }
+
+// TestDescriptorBodyRefused: what a relay could sign without the help of SealDescriptor.
+func TestDescriptorBodyRefused(t *testing.T) {
+	t.Parallel()
+	network := testNetwork(t, 1)
+	d := testDescriptor(t, 7)
+	good := must[[]byte](t)(d.body())
+	for _, tt := range []struct {
+		name   string
+		change func(*wireDescriptor)
+		want   error
+	}{
+		{"nothing changed", func(*wireDescriptor) {}, nil},
+		{"a short identity", func(w *wireDescriptor) { w.Identity = w.Identity[1:] }, ErrMalformed},
+		{"another's identity", func(w *wireDescriptor) { w.Identity[0] ^= 1 }, ErrSigners},
+		{"a long onion key", func(w *wireDescriptor) { w.OnionKey = append(w.OnionKey, 0) }, ErrMalformed},
+		{"no end of the onion key", func(w *wireDescriptor) { w.OnionKeyUntil = 0 }, ErrInvalid},
+		{"no publication", func(w *wireDescriptor) { w.Published = 0 }, ErrInvalid},
+		{"an address of 7 bytes", func(w *wireDescriptor) { w.Addresses[0] = make([]byte, 7) }, ErrMalformed},
+		{"addresses that are null", func(w *wireDescriptor) { w.Addresses = nil }, ErrInvalid},
+		{"a policy that is not canonical", func(w *wireDescriptor) { w.Policy = "accept *:80,accept *:443" }, ErrNotCanonical},
+		{"the name of a preset", func(w *wireDescriptor) { w.Policy = "web" }, ErrNotCanonical},
+		{"an empty policy that is written", func(w *wireDescriptor) { w.Policy = "reject *:*" }, ErrNotCanonical},
+		{"no policy", func(w *wireDescriptor) { w.Policy = "accept" }, ErrMalformed},
+		{"a short family id", func(w *wireDescriptor) { w.Families[0].Family = w.Families[0].Family[1:] }, ErrMalformed},
+		{"a short family signature", func(w *wireDescriptor) { w.Families[0].Signature = w.Families[0].Signature[1:] }, cert.ErrSignature},
+	} {
+		var w wireDescriptor
+		if _, err := decodeMap(good, &w); err != nil {
+			t.Fatal(err)
+		}
+		tt.change(&w)
+		body := must[[]byte](t)(encoding.Marshal(w))
+		sealed := must[[]byte](t)(cert.Seal(cert.DescriptorDocument, testID, body, testSigner(t, 7)))
+		if _, err := OpenDescriptor(sealed, network, testNow); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
+		}
+	}
+}
+
+func TestRumourBodyRefused(t *testing.T) {
+	t.Parallel()
+	network := testNetwork(t, 1)
+	for name, change := range map[string]func(*wireRumour){
+		"a short digest":  func(w *wireRumour) { w.Descriptor = w.Descriptor[1:] },
+		"a short address": func(w *wireRumour) { w.Address = w.Address[1:] },
+		"no publication":  func(w *wireRumour) { w.Published = 0 },
+		"no expiry":       func(w *wireRumour) { w.Expires = 0 },
+		"a private host":  func(w *wireRumour) { w.Address = addrBytes(addr("10.0.0.1:1")) },
+	} {
+		w := wireRumour{bytes.Repeat([]byte{1}, 32), addrBytes(addr("7.1.0.1:9001")), milli(testNow), milli(testNow.Add(time.Hour))}
+		seal := func() []byte {
+			return must[[]byte](t)(cert.Seal(cert.RumourDocument, testID, must[[]byte](t)(encoding.Marshal(w)), testSigner(t, 7)))
+		}
+		if _, err := OpenRumour(seal(), network, testNow); err != nil {
+			t.Errorf("before the change: %v", err)
+		}
+		change(&w)
+		if _, err := OpenRumour(seal(), network, testNow); !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

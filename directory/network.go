@@ -185,13 +185,17 @@ func (n *Network) Signers() []cert.Identity {
 var ErrNoReplacement = errors.New("not a replacement of the network file in use")
 
 // Replaces returns nil when n may replace old without a person being asked: it is of the same network, has a higher
-// serial, and is signed by a quorum of old's authorities.
+// serial, is not older, and is signed by a quorum of old's authorities. The certificates of the signers are judged by
+// the time of creation that the file itself states, so a signing key that leaks is good for this even after its
+// certificate has ended: signing keys are to be destroyed when they are replaced.
 func (n *Network) Replaces(old *Network) error {
 	switch {
 	case n.ID != old.ID:
 		return fmt.Errorf("%w: another network, %s instead of %s", ErrNoReplacement, n.ID.Short(), old.ID.Short())
 	case n.Serial <= old.Serial:
 		return fmt.Errorf("%w: serial %d after %d", ErrNoReplacement, n.Serial, old.Serial)
+	case n.Created.Before(old.Created):
+		return fmt.Errorf("%w: made before it", ErrNoReplacement)
 	case n.Test != old.Test:
 		return fmt.Errorf("%w: a test network stays one, and no other becomes one", ErrNoReplacement)
 	case old.countAuthorities(n.Signers()) < old.Quorum:

@@ -163,6 +163,11 @@ func TestNetworkFileIsReplacedByTheOldQuorumOnly(t *testing.T) {
 	if err := other.Replaces(old); !errors.Is(err, ErrNoReplacement) {
 		t.Errorf("of another network: %v", err)
 	}
+	early := *rotated(2, all[:3]...)
+	early.Created = old.Created.Add(-time.Second)
+	if err := early.Replaces(old); !errors.Is(err, ErrNoReplacement) {
+		t.Errorf("made before the one in use: %v", err)
+	}
 	test := *rotated(2, all[:3]...)
 	test.Test = true
 	if err := test.Replaces(old); !errors.Is(err, ErrNoReplacement) {

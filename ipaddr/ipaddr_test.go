@@ -133,3 +133,20 @@ func TestNonePublic(t *testing.T) {
 		t.Error("the zero prefix has a meaning")
 	}
 }
+
+func TestSite(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ addr, want string }{
+		{"8.8.8.8", "8.8.8.0/24"},
+		{"::ffff:8.8.8.8", "8.8.8.0/24"},
+		{"2606:4700:1:2::3", "2606:4700:1::/48"},
+		{"fe80::1%eth0", "fe80::/48"},
+	} {
+		if got := Site(netip.MustParseAddr(tt.addr)); got != netip.MustParsePrefix(tt.want) {
+			t.Errorf("Site(%s) = %s, want %s", tt.addr, got, tt.want)
+		}
+	}
+	if Site(netip.Addr{}).IsValid() {
+		t.Error("the zero address has a site")
+	}
+}
