@@ -119,6 +119,7 @@ func newWorld(t *testing.T) *envtest.World {
 		},
 		DoFar:    func(f func()) { do(t, far, f) },
 		Refusing: refusing(t),
+		Silent:   silent(t),
 		Host:     "host.example",
 		Addr:     host,
 		NoHost:   "no.example",

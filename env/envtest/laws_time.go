@@ -171,7 +171,8 @@ func testTimerReset(s *suite) {
 			})
 		})
 	})
-	s.settle(50 * time.Millisecond)
+	s.await("a timer to fire that resets itself", func() bool { return ticks.Load() >= 5 })
+	s.settle(10 * time.Millisecond)
 	if n := ticks.Load(); n != 5 {
 		s.Errorf("a timer that was reset four times fired %d times", n)
 	}
