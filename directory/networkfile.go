@@ -35,7 +35,7 @@ type tomlNetwork struct {
 	Test       bool             `toml:"test"`
 	Authority  []tomlContact    `toml:"authority"`
 	Bootstrap  []tomlContact    `toml:"bootstrap"`
-	Parameters map[string]int64 `toml:"parameters"`
+	Parameters Parameters       `toml:"parameters"`
 	Signature  struct {
 		Data string `toml:"data"`
 	} `toml:"signature"`
@@ -77,13 +77,8 @@ func parseNetworkFile(text []byte) (*Network, error) {
 		Authorities: contacts(file.Authority),
 		Quorum:      file.Quorum,
 		Bootstrap:   contacts(file.Bootstrap),
+		Parameters:  file.Parameters,
 		Test:        file.Test,
-	}
-	if len(file.Parameters) > 0 {
-		n.Parameters = make(Parameters, len(file.Parameters))
-		for name, value := range file.Parameters { // into a map: the order cannot be seen
-			n.Parameters[Parameter(name)] = value
-		}
 	}
 	if err := n.check(); err != nil {
 		return nil, err
