@@ -27,15 +27,15 @@ type tomlContact struct {
 }
 
 type tomlNetwork struct {
-	Name       string           `toml:"name"`
-	ID         cert.NetworkID   `toml:"id"`
-	Serial     uint64           `toml:"serial"`
-	Created    string           `toml:"created"`
-	Quorum     int              `toml:"quorum"`
-	Test       bool             `toml:"test"`
-	Authority  []tomlContact    `toml:"authority"`
-	Bootstrap  []tomlContact    `toml:"bootstrap"`
-	Parameters Parameters       `toml:"parameters"`
+	Name       string         `toml:"name"`
+	ID         cert.NetworkID `toml:"id"`
+	Serial     uint64         `toml:"serial"`
+	Created    string         `toml:"created"`
+	Quorum     int            `toml:"quorum"`
+	Test       bool           `toml:"test"`
+	Authority  []tomlContact  `toml:"authority"`
+	Bootstrap  []tomlContact  `toml:"bootstrap"`
+	Parameters Parameters     `toml:"parameters"`
 	Signature  struct {
 		Data string `toml:"data"`
 	} `toml:"signature"`
