@@ -158,4 +158,3 @@ func checkAnswers(t *testing.T, out []byte, connected bool) {
 		t.Fatalf("% x is left of % x", out, whole)
 	}
 }
-

@@ -192,7 +192,7 @@ func (s *Server) Serve(l net.Listener) error {
 }
 
 // Close stops accepting, resets every connection and cancels every dial. It returns within 1 second: nil when all
-// connections have ended by then. A second call does nothing.
+// connections and all calls of the Dialer have ended by then. A second call does nothing.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -276,7 +276,12 @@ func (s *Server) run(c *session) {
 		s.mu.Unlock()
 	}()
 	defer c.conn.Close()
-	defer s.survive(c.cut)
+	defer s.survive(func() {
+		c.cut()
+		if c.stream != nil {
+			c.stream.Close()
+		}
+	})
 	c.serve()
 }
 
@@ -308,8 +313,8 @@ func (s *Server) settled(c *session) bool {
 	return !c.evicted
 }
 
-// refused is called when c was answered and only lingers: it may be evicted again, before all others.
-func (s *Server) refused(c *session) {
+// lingering is called when c was refused and only gives time to read that: it may be evicted again, before all others.
+func (s *Server) lingering(c *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.sessions[c]; ok && c.place == nil && !c.over {

@@ -257,6 +257,18 @@ func TestConnectionLimit(t *testing.T) {
 	}
 }
 
+// Applications that do not close after a refusal do not keep others out.
+func TestRefusedConnectionsGiveWay(t *testing.T) {
+	t.Parallel()
+	_, address := start(t, Config{MaxConns: 1, Dialer: fails(&Error{Reason: cell.ReasonPolicy})})
+	for range 20 {
+		c := dial(t, address)
+		c.send(slices.Concat(greetNone, connectName("host.example", 80)))
+		c.expect(append([]byte{5, 0}, reply(2)...))
+		c.expectEOF() // so it lingers
+	}
+}
+
 // faultyListener fails some accepts.
 type faultyListener struct {
 	net.Listener
@@ -290,6 +302,33 @@ func TestAcceptErrorsAreSurvived(t *testing.T) {
 	}
 	if n := strings.Count(logged.String(), "level=WARN"); n != 1 {
 		t.Errorf("logged %s", logged.String())
+	}
+}
+
+// elsewhere is a listener that claims an address which is not loopback.
+type elsewhere struct{ net.Listener }
+
+func (elsewhere) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4zero, Port: 9850} }
+
+// Whoever opens the port to other machines is warned; whoever does not is not.
+func TestPortBeyondLoopbackIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	for _, beyond := range []bool{false, true} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		address := l.Addr().String()
+		if beyond {
+			l = elsewhere{l}
+		}
+		var logged logBuffer
+		o := newOverlay(t)
+		startOn(t, Config{Dialer: o, Log: logged.logger()}, l)
+		dial(t, address).connect("host.example", 80)
+		if warned := strings.Contains(logged.String(), "beyond loopback"); warned != beyond {
+			t.Errorf("beyond=%v: logged %q", beyond, logged.String())
+		}
 	}
 }
 

@@ -97,7 +97,7 @@ func (c *session) serve() {
 		c.server.count.connected.Add(1)
 		c.server.transfer(c)
 	case c.refused:
-		c.server.refused(c)
+		c.server.lingering(c)
 		c.linger()
 	}
 }
@@ -236,7 +236,9 @@ func (c *session) open() (net.Conn, error) {
 	}
 	results := make(chan result)
 	request := c.request
+	s.running.Add(1)
 	go func() {
+		defer s.running.Done()
 		r := result{err: &Error{Reason: cell.ReasonInternal}}
 		defer func() {
 			select {
