@@ -155,6 +155,9 @@ func (m *Mux) Close(reason cell.Reason) {
 		s.inControl.remove()
 		s.inReady.remove()
 		s.out.drop(m.budget)
+		if s.flush != 0 {
+			s.flushing.Stop()
+		}
 		if s.sentEOF && s.gotEOF && s.conn != nil && s.last == 0 {
 			s.linger()
 		} else {

@@ -45,7 +45,8 @@ type Stream struct {
 	gotEOF   bool
 	passed   bool        // the peer's EOF was given to the Conn
 	gone     bool        // the Conn is down
-	flush    cell.Reason // abort for this reason once out is empty
+	flush    cell.Reason // abort for this reason once out is empty, or when flushing fires
+	flushing env.Timer
 	last     cell.Reason // of the last message
 	ending   bool        // the last message is to be sent or was
 	sentLast bool
@@ -159,7 +160,10 @@ func (s *Stream) abort(reason cell.Reason) {
 	s.detach(&StreamError{reason})
 	s.out.drop(s.m.budget)
 	s.inReady.remove()
-	s.flush = 0
+	if s.flush != 0 {
+		s.flush = 0
+		s.flushing.Stop()
+	}
 	if s.m.closed || s.ending {
 		return
 	}
@@ -181,15 +185,24 @@ func (s *Stream) detach(reason error) {
 	s.lose()
 }
 
-// lose consumes what arrived and nobody will read.
-func (s *Stream) lose() {
+// lose consumes what arrived and nobody will read. It reports whether there was anything.
+func (s *Stream) lose() bool {
 	n := s.in.len() + s.flying
 	s.in.drop(s.m.budget)
 	s.m.budget.sub(s.flying)
 	s.flying = 0
-	if n > 0 {
-		s.m.consumed(n)
+	s.consumed(n)
+	return n > 0
+}
+
+// consumed returns the window for n bytes of DATA.
+func (s *Stream) consumed(n int) {
+	if n == 0 {
+		return
 	}
+	s.unsaid += n
+	s.touch()
+	s.m.consumed(n)
 }
 
 // ---- the Conn's events ----
@@ -237,19 +250,19 @@ func (s *Stream) OnDrained() {
 }
 
 // OnDown is described at OnData. With a nil reason the Conn was closed in an orderly way: that is an
-// EOF, and the peer's DATA from then on is answered by END(Reset).
+// EOF, but like TCP the stream is reset when something was not read or still comes.
 func (s *Stream) OnDown(reason error) {
 	if s.conn == nil {
 		return
 	}
 	s.conn = nil
 	s.gone = true
-	s.lose()
+	lost := s.lose()
 	switch {
 	case s.m.closed:
 		s.lingered()
 		return
-	case reason != nil:
+	case reason != nil || lost:
 		s.reset()
 	case !s.connEOF:
 		s.connEOF = true
@@ -260,7 +273,8 @@ func (s *Stream) OnDown(reason error) {
 }
 
 // reset ends a stream whose Conn is down: END(Reset) goes out when what the Conn brought before was
-// sent.
+// sent, for which there is a minute. Until then DATA from the peer is consumed: were it not, two
+// ends that do this at once would wait for each other's window.
 func (s *Stream) reset() {
 	tell := !s.over
 	s.over = true
@@ -269,6 +283,10 @@ func (s *Stream) reset() {
 	} else {
 		s.flush = cell.ReasonReset
 		s.connEOF = true
+		s.flushing = s.m.cfg.Env.Clock.AfterFunc(lingerTime, func() {
+			s.abort(cell.ReasonReset)
+			s.m.wake()
+		})
 	}
 	if tell && s.h != nil {
 		s.h.OnEnd(cell.ReasonReset)
@@ -285,11 +303,7 @@ func (s *Stream) drained() {
 	s.flying = left
 	s.m.budget.sub(n)
 	s.touchSince()
-	s.m.consumed(n)
-	s.unsaid += n
-	if s.windowDue() {
-		s.touch()
-	}
+	s.consumed(n)
 }
 
 func (s *Stream) deliver(p []byte) {
@@ -303,7 +317,7 @@ func (s *Stream) deliver(p []byte) {
 }
 
 func (s *Stream) windowDue() bool {
-	return s.unsaid >= worthSaying(s.m.cfg.Granted.Stream) && !s.gotEOF && !s.gotLast && !s.ending && s.flush == 0
+	return s.unsaid >= worthSaying(s.m.cfg.Granted.Stream) && !s.gotEOF && !s.gotLast && !s.ending
 }
 
 // linger keeps a Conn of a closed Mux until it has written what it has.
@@ -358,10 +372,10 @@ func (s *Stream) onData(p []byte) error {
 	s.granted -= len(p)
 	m.granted -= len(p)
 	switch {
-	case s.ending || s.flush != 0: // crossed our END
-		m.consumed(len(p))
+	case s.ending || s.flush != 0: // crossed our END, or will
+		s.consumed(len(p))
 	case s.gone: // and nobody there to read it
-		m.consumed(len(p))
+		s.consumed(len(p))
 		s.reset()
 	case s.conn != nil:
 		m.stats.StreamBytesIn += uint64(len(p))

@@ -17,12 +17,13 @@ import (
 // world is a virtual clock with links and conns in memory: as little as flow needs, so that
 // tests can run it from many thousands of seeds.
 type world struct {
-	now   env.Mono
-	seq   uint64
-	queue eventHeap
-	rng   *rand.Rand
-	nodes []*testNode
-	ports int
+	now    env.Mono
+	seq    uint64
+	queue  eventHeap
+	rng    *rand.Rand
+	nodes  []*testNode
+	ports  int
+	fewIDs bool // random numbers, and so circuit ids, are from 0 to 3
 }
 
 type event struct {
@@ -120,7 +121,12 @@ func (t *testTimer) Reset(d time.Duration) {
 	t.w.push(event{at: t.w.now.Add(max(d, 0)), f: t.f, timer: t, gen: t.gen})
 }
 
-func (w *world) Uint64() uint64 { return w.rng.Uint64() }
+func (w *world) Uint64() uint64 {
+	if w.fewIDs {
+		return w.rng.Uint64N(4)
+	}
+	return w.rng.Uint64()
+}
 func (w *world) Read(p []byte) (int, error) {
 	for i := range p {
 		p[i] = byte(w.rng.Uint64())
@@ -404,7 +410,7 @@ func (c *testConn) drain() {
 	n := min(c.queue, 4096)
 	c.w.at(time.Duration(float64(n)/c.rate*1e9), func() {
 		c.draining = false
-		c.queue -= n
+		c.queue -= min(n, c.queue)
 		c.drain()
 		if !c.closed {
 			c.s.OnDrained()
@@ -420,11 +426,22 @@ func (c *testConn) Close(reason error) {
 	}
 	c.closed = true
 	c.reason = reason
+	if reason == nil && c.queue > 0 {
+		panic("the stream let go of a Conn that has not drained")
+	}
 }
 
 func (c *testConn) Pause(paused bool) {
 	c.paused = paused
 	c.pull()
+}
+
+// fail is the far end closing the conn.
+func (c *testConn) fail(reason error) {
+	if !c.closed {
+		c.closed = true
+		c.s.OnDown(reason)
+	}
 }
 
 // pull brings input in events of its own.
