@@ -1,0 +1,88 @@
+package directory
+
+import (
+	"slices"
+
+	"cepa/cert"
+	"cepa/env"
+)
+
+// maxBucketBytes bounds the answer to AskBucket.
+const maxBucketBytes = 32 * maxBucketDigests
+
+// onReconcile compares what is held with a random relay, and fetches what is missing here.
+func (a *Agent) onReconcile() {
+	every := a.network.millis(ReconcileMillis)
+	a.reconciling.Reset(every - every/8 + a.randomTime(every/4))
+	to, ok := a.partner()
+	if !ok {
+		return
+	}
+	fetch(a.cfg.Fetcher, to, Request{Kind: AskSummary}, SummarySize, func(status Status, body []byte, err error) {
+		var theirs Summary
+		if err == nil && status == StatusOK {
+			theirs, err = DecodeSummary(body)
+		}
+		if err != nil || status != StatusOK || !a.running {
+			a.log.Debug("no summary", "relay", to.Identity.Short(), "status", status, "err", err)
+			return
+		}
+		differing := theirs.Differing(a.store.sum())
+		for i := len(differing) - 1; i > 0; i-- {
+			j := a.random(i + 1)
+			differing[i], differing[j] = differing[j], differing[i]
+		}
+		if len(a.store.entries) > Buckets { // else it is a beginner, who wants all
+			differing = differing[:min(len(differing), maxRelayBuckets)]
+		}
+		a.compareBuckets(to, differing)
+	})
+}
+
+// compareBuckets asks for the digests of one bucket after the other.
+func (a *Agent) compareBuckets(with env.Target, buckets []int) {
+	if len(buckets) == 0 || !a.running {
+		a.stats.Reconciled++
+		return
+	}
+	bucket := buckets[0]
+	fetch(a.cfg.Fetcher, with, Request{Kind: AskBucket, Bucket: bucket}, maxBucketBytes, func(status Status, body []byte, err error) {
+		var digests []cert.Digest
+		if err == nil && status == StatusOK {
+			digests, err = DecodeDigests(body, bucket)
+		}
+		if err != nil || status != StatusOK {
+			a.log.Debug("no digests", "relay", with.Identity.Short(), "status", status, "err", err)
+			return
+		}
+		for _, d := range digests {
+			if _, held := a.store.digests[d]; !held && a.pulls.refused[d] <= a.env.Clock.Now() {
+				a.pull(&pull{digest: d, from: with.Identity, sources: []env.Target{with}})
+			}
+		}
+		a.compareBuckets(with, buckets[1:])
+	})
+}
+
+// partner draws a relay to compare with: of the consensus, or else of the network file. It never asks who is merely
+// known by rumour: whoever could fill the store could then choose what a relay hears.
+func (a *Agent) partner() (env.Target, bool) {
+	var all []env.Target
+	if c := a.cfg.Follower.Current(); c != nil {
+		for range 4 { // this relay is one of them
+			r := &c.Relays[a.random(len(c.Relays))]
+			if r.Identity != a.cfg.Identity {
+				return env.Target{Identity: r.Identity, Addresses: slices.Clone(r.Addresses)}, true
+			}
+		}
+	}
+	for _, t := range slices.Concat(targetsOf(a.network.Bootstrap), targetsOf(a.network.Authorities)) {
+		if t.Identity != a.cfg.Identity {
+			all = append(all, t)
+		}
+	}
+	if len(all) == 0 {
+		return env.Target{}, false
+	}
+	return all[a.random(len(all))], true
+}

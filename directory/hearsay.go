@@ -1,0 +1,151 @@
+package directory
+
+import (
+	"crypto/sha256"
+	"errors"
+
+	"cepa/cert"
+	"cepa/env"
+)
+
+// rumours remembers verdicts on rumours, and limits how many are looked at.
+type rumours struct {
+	seen    map[[32]byte]bool // by the hash of the sealed rumour: is it to be passed on?
+	order   [][32]byte        // a ring, the oldest at next
+	next    int
+	from    buckets // by neighbour
+	updates buckets // by the relay that a rumour is of
+	counted map[update]bool
+}
+
+// update is one piece of news of one relay, which counts once however often it is heard.
+type update struct {
+	of     cert.Identity
+	digest cert.Digest
+}
+
+func newRumours(network *Network) rumours {
+	return rumours{
+		seen:    make(map[[32]byte]bool),
+		from:    newBuckets(rumourRate, rumourBurst),
+		updates: newUpdates(network),
+		counted: make(map[update]bool),
+	}
+}
+
+// count spends the budget of a relay's news, once for each.
+func (r *rumours) count(u update, now env.Mono) bool {
+	if r.counted[u] {
+		return true
+	}
+	if !r.updates.take(string(u.of[:]), 1, now) {
+		return false
+	}
+	if len(r.counted) >= maxSeenRumours {
+		clear(r.counted) // some may count twice
+	}
+	r.counted[u] = true
+	return true
+}
+
+func (r *rumours) remember(key [32]byte, accept bool) {
+	if _, known := r.seen[key]; known {
+		r.seen[key] = accept
+		return
+	}
+	if len(r.order) < maxSeenRumours {
+		r.order = append(r.order, key)
+	} else {
+		delete(r.seen, r.order[r.next])
+		r.order[r.next] = key
+		r.next = (r.next + 1) % maxSeenRumours
+	}
+	r.seen[key] = accept
+}
+
+// OnRumour judges a rumour that the neighbour from has passed on: accept says whether it is true as far as it goes,
+// so that it may be kept and passed on, and fresh whether it says something new. The descriptor behind a fresh one is
+// then fetched, from that neighbour or from the relay itself.
+func (a *Agent) OnRumour(sealed []byte, from cert.Identity) (accept, fresh bool) {
+	a.stats.Rumours++
+	now := a.env.Clock.Now()
+	if len(sealed) > MaxRumour {
+		a.stats.BadRumours++
+		return false, false
+	}
+	key := sha256.Sum256(sealed)
+	if accept, known := a.rumours.seen[key]; known {
+		return accept, false
+	}
+	if !a.rumours.from.take(string(from[:]), 1, now) {
+		a.stats.LimitedRumours++
+		return false, false
+	}
+	r, err := OpenRumour(sealed, a.network, a.env.Clock.Wall())
+	if errors.Is(err, ErrExpired) {
+		a.stats.LateRumours++
+		a.rumours.remember(key, false)
+		return false, false
+	}
+	if err != nil {
+		a.stats.BadRumours++
+		a.gripes.warn("a rumour that is not true", "from", from.Short(), "err", err)
+		a.rumours.remember(key, false)
+		return false, false
+	}
+	accept, fresh, final := a.judge(r, now)
+	if final {
+		a.rumours.remember(key, accept)
+	}
+	if fresh {
+		a.believe(r, sealed, a.targetOf(from))
+	}
+	return accept, fresh
+}
+
+// judge compares a verified rumour with what is held. The verdict is final when hearing the same rumour again cannot
+// change it.
+func (a *Agent) judge(r Rumour, now env.Mono) (accept, fresh, final bool) {
+	if r.Identity == a.cfg.Identity {
+		return a.own.Descriptor != nil && r.Descriptor == a.own.Digest, false, false
+	}
+	if e := a.store.entries[r.Identity]; e != nil {
+		if r.Descriptor == e.Digest {
+			return true, r.isFarewell() && !e.leaving, true
+		}
+		as := &Descriptor{Issued: r.Issued, Published: r.Published, Digest: r.Descriptor}
+		if as.Compare(e.Descriptor) < 0 {
+			a.stats.LateRumours++
+			return false, false, true
+		}
+	} else if r.isFarewell() {
+		return true, false, true // of a relay that is not known here: there is nothing to forget
+	}
+	if !a.rumours.count(update{r.Identity, r.Descriptor}, now) {
+		a.stats.LimitedRumours++
+		return false, false, false
+	}
+	return true, true, true
+}
+
+// believe acts on a rumour that says something new.
+func (a *Agent) believe(r Rumour, sealed []byte, from env.Target) {
+	if e := a.store.entries[r.Identity]; e != nil && e.Digest == r.Descriptor {
+		e.leaving = true
+		a.log.Info("a relay says that it leaves", "relay", r.Identity.Short())
+		a.changed(r.Identity)
+		return
+	}
+	p := &pull{digest: r.Descriptor, identity: r.Identity, from: from.Identity, rumour: append([]byte(nil), sealed...)}
+	itself := env.Target{Identity: r.Identity, Addresses: oneAddress(r)}
+	if from.Identity != r.Identity {
+		p.sources = append(p.sources, from)
+	}
+	p.sources = append(p.sources, itself)
+	a.pull(p)
+}
+
+// targetOf is how to reach a relay of which an open link may be all that is known.
+func (a *Agent) targetOf(id cert.Identity) env.Target {
+	return env.Target{Identity: id, Addresses: a.Addresses(id)}
+}

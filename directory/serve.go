@@ -1,0 +1,149 @@
+package directory
+
+import (
+	"cepa/cert"
+	"cepa/env"
+)
+
+// serving are the budgets of directory requests, in requests and in bytes of answers, and the answers that many want.
+type serving struct {
+	clients, sites, relays             buckets
+	clientVolume, siteVolume, relayOut buckets
+	unit                               float64 // bytes in a token of a volume
+	answers                            map[cert.Digest][]byte
+}
+
+func newServing(network *Network) serving {
+	// Where a consensus comes every second, clients ask every second.
+	often := 1 + 10/network.Interval().Seconds()
+	return serving{
+		clients: newBuckets(clientRate*often, clientBurst),
+		sites:   newBuckets(siteRate*often, siteBurst),
+		relays:  newBuckets(relayRate, relayBurst),
+		unit:    minVolume,
+		answers: make(map[cert.Digest][]byte),
+	}
+}
+
+// forget drops the answers of an older consensus, and measures volumes by the present one.
+func (s *serving) forget() { clear(s.answers) }
+
+// volume is the budget in bytes: burst consensuses at once, rate bytes a second.
+func (s *serving) volume(b *buckets, burst, rate float64) *buckets {
+	if b.table == nil {
+		*b = newBuckets(rate, burst)
+	}
+	b.burst, b.rate = burst*s.unit, rate
+	return b
+}
+
+// Serve answers one directory request, as it came on the stream, length and all. The answer is status, length and
+// body; it is shared and not to be modified. from is the neighbour that the circuit comes from: a client may ask for
+// the consensus only, and relays are bounded by their identity, clients by their link and by the /24 or /48 that it comes from. done has
+// been called when Serve returns.
+func (a *Agent) Serve(request []byte, from *env.Peer, done func(answer []byte)) {
+	done(a.answer(request, from))
+}
+
+func (a *Agent) answer(request []byte, from *env.Peer) []byte {
+	var reader RequestReader
+	q, whole, err := reader.Read(request)
+	client := from.Client()
+	if err != nil || !whole || client && q.Kind != AskHead && q.Kind != AskBody {
+		a.stats.BadRequests++
+		return AppendAnswer(nil, StatusBadRequest, nil)
+	}
+	if !a.admit(from) {
+		a.stats.Busy++
+		return AppendAnswer(nil, StatusBusy, nil)
+	}
+	answer := a.lookUp(q, from)
+	if Status(answer[0]) == StatusOK {
+		a.stats.Served++
+		a.charge(from, len(answer))
+	}
+	return answer
+}
+
+// lookUp answers a request that is within its budget.
+func (a *Agent) lookUp(q Request, from *env.Peer) []byte {
+	switch q.Kind {
+	case AskHead:
+		head, _ := a.cfg.Follower.Sealed()
+		if head == nil {
+			return AppendAnswer(nil, StatusNotYet, nil)
+		}
+		return AppendAnswer(nil, StatusOK, head)
+	case AskBody:
+		if answer := a.serving.answers[q.Digest]; answer != nil {
+			return answer
+		}
+		body := a.cfg.Follower.SealedBody(q.Digest)
+		if body == nil {
+			return AppendAnswer(nil, StatusNotFound, nil)
+		}
+		// Made once and shared: a thousand slow readers must not hold a thousand copies.
+		answer := AppendAnswer(nil, StatusOK, body)
+		a.serving.answers[q.Digest] = answer
+		a.serving.unit = max(minVolume, float64(len(answer)))
+		return answer
+	case AskDescriptor:
+		if id, held := a.store.digests[q.Digest]; held {
+			return AppendAnswer(nil, StatusOK, a.store.entries[id].sealed)
+		}
+		return AppendAnswer(nil, StatusNotFound, nil)
+	case AskSummary:
+		return AppendAnswer(nil, StatusOK, a.store.sum().AppendTo(nil))
+	case AskBucket:
+		return AppendAnswer(nil, StatusOK, AppendDigests(nil, a.store.sorted, q.Bucket))
+	case Announce:
+		return AppendAnswer(nil, a.onAnnounce(q.Rumour, from), nil)
+	}
+	return AppendAnswer(nil, StatusBadRequest, nil)
+}
+
+// onAnnounce takes the rumour of a relay about itself: nobody else can announce it. The descriptor is fetched from the
+// address that the rumour names, over a link that proves who answers there.
+func (a *Agent) onAnnounce(sealed []byte, from *env.Peer) Status {
+	r, err := OpenRumour(sealed, a.network, a.env.Clock.Wall())
+	if err != nil || r.Identity != from.Identity {
+		a.stats.Refused++
+		a.gripes.warn("an announcement was refused", "from", from.Identity.Short(), "err", err)
+		return StatusRefused
+	}
+	accept, fresh, _ := a.judge(r, a.env.Clock.Now())
+	if fresh {
+		a.believe(r, sealed, env.Target{Identity: r.Identity, Addresses: oneAddress(r)})
+	} else if _, held := a.store.digests[r.Descriptor]; accept && !held && !r.isFarewell() {
+		a.believe(r, sealed, env.Target{Identity: r.Identity, Addresses: oneAddress(r)})
+	}
+	if !accept {
+		a.stats.Refused++
+		return StatusRefused
+	}
+	return StatusOK
+}
+
+// admit spends one request of the budgets of a neighbour, and asks whether it has had too many bytes.
+func (a *Agent) admit(from *env.Peer) bool {
+	s, now := &a.serving, a.env.Clock.Now()
+	if !from.Client() {
+		key := string(from.Identity[:])
+		return s.relays.take(key, 1, now) && s.volume(&s.relayOut, relayVolume, relayBytes).take(key, 0, now)
+	}
+	client, prefix := from.Address.String(), site(from.Address.Addr()).String()
+	return s.clients.take(client, 1, now) && s.sites.take(prefix, 1, now) &&
+		s.volume(&s.clientVolume, clientVolume, clientBytes).take(client, 0, now) &&
+		s.volume(&s.siteVolume, siteVolume, siteBytes).take(prefix, 0, now)
+}
+
+// charge counts the bytes of an answer; a budget may go into debt by one.
+func (a *Agent) charge(from *env.Peer, size int) {
+	s, now := &a.serving, a.env.Clock.Now()
+	if !from.Client() {
+		s.relayOut.take(string(from.Identity[:]), float64(size), now)
+		return
+	}
+	s.clientVolume.take(from.Address.String(), float64(size), now)
+	s.siteVolume.take(site(from.Address.Addr()).String(), float64(size), now)
+}
