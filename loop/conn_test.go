@@ -122,13 +122,13 @@ func TestConnectionsLeaveNothingBehind(t *testing.T) {
 			return func(c env.Conn) { c.Write([]byte("r")); c.Pause(false) }
 		},
 		"reset by the far end while writing": func(p *envtest.ConnProbe) func(env.Conn) {
-			return func(c env.Conn) { c.Write(bytes.Repeat([]byte("r"), 2<<20)) }
+			return func(c env.Conn) { c.Write(bytes.Repeat([]byte("r"), 16<<20)) } // more than kernels hold
 		},
 	}
 	do(t, l, func() { l.Env().Pool.Offload(func() {}, func() {}) })
 	goroutines, files := runtime.NumGoroutine(), descriptors()
 	for name, way := range ways {
-		for range 20 {
+		for range 6 {
 			if way == nil {
 				do(t, l, func() {
 					l.Env().Network.DialConn(addr, time.Second, func(env.Conn, error) env.ConnEvents { return nil })
@@ -274,13 +274,15 @@ func TestAdoptAfterStopCloses(t *testing.T) {
 func TestReasonsOfDown(t *testing.T) {
 	t.Parallel()
 	l := start(t, Options{})
-	addr := serve(t, func(c *net.TCPConn) { _ = c.SetLinger(0); _ = c.Close() })
+	dialled := make(chan struct{})
+	addr := serve(t, func(c *net.TCPConn) { <-dialled; _ = c.SetLinger(0); _ = c.Close() })
 	for name, begin := range map[string]func(env.Conn){
 		"reading": func(c env.Conn) { c.Pause(false) },
 		"writing": func(c env.Conn) { c.Write(make([]byte, 32<<20)) },
 	} {
 		p := &envtest.ConnProbe{}
 		dial(t, l, addr, p, begin)
+		dialled <- struct{}{}
 		if !wait(10*time.Second, func() bool { return p.State().Downs == 1 }) {
 			t.Fatalf("%s: OnDown was not called", name)
 		}
