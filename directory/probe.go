@@ -1,0 +1,308 @@
+package directory
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"cepa/cert"
+	"cepa/env"
+)
+
+// standing is what an authority knows of a relay beside its descriptor.
+type standing struct {
+	id        cert.Identity
+	firstSeen time.Time // when it was reachable for the first time; zero before
+	upSince   time.Time // since when it has been reachable; zero when it is not
+	lastSeen  time.Time // when it was last found reachable
+
+	reached  []netip.AddrPort // where it answered when last probed, in the order of its descriptor
+	failures int              // probes that reached nothing, in a row
+	probed   bool             // since the start
+	open     bool             // being probed, or queued for it
+	timer    env.Timer
+}
+
+// up says whether the relay counts as running.
+func (s *standing) up() bool { return len(s.reached) > 0 }
+
+const (
+	maxProbes      = 32               // at once
+	probeTimeout   = 15 * time.Second // for one address
+	maxProbeEvery  = 20 * time.Minute
+	minProbeEvery  = time.Second
+	downAfter      = 2 // probes in a row that reached nothing
+	forgetRelay    = 30 * 24 * time.Hour
+	maxHistory     = MaxRelays
+	historyRecord  = 32 + 3*8
+	historyBlob    = "authority.history"
+	historyMinimum = time.Minute // between two savings
+)
+
+// probeEvery is how often a relay without an open link is probed.
+func (a *Authority) probeEvery() time.Duration {
+	return min(max(a.network.Interval()/2, minProbeEvery), maxProbeEvery)
+}
+
+// onDescriptor hears that what the Agent holds of a relay has changed.
+func (a *Authority) onDescriptor(id cert.Identity) {
+	e := a.cfg.Agent.store.entries[id]
+	s := a.relays[id]
+	switch {
+	case e == nil && s == nil:
+		return
+	case e == nil:
+		if s.timer != nil {
+			s.timer.Stop()
+		}
+		s.reached = nil
+		if s.firstSeen.IsZero() {
+			delete(a.relays, id) // never reached: nothing to remember
+		}
+		return
+	case s == nil:
+		a.makeRoom()
+		s = &standing{id: id}
+		a.relays[id] = s
+	}
+	if s.timer == nil {
+		s.timer = a.env.Clock.AfterFunc(0, func() { a.wantProbe(s) })
+	}
+	// What it no longer says cannot be listed; what it newly says is proved first.
+	s.reached = slices.DeleteFunc(s.reached, func(addr netip.AddrPort) bool { return !slices.Contains(e.Addresses, addr) })
+	if id == a.cfg.Identity {
+		a.onReached(s, e.Addresses)
+		return
+	}
+	s.timer.Reset(0)
+}
+
+// makeRoom forgets some of those who have no descriptor any more, the longest gone first, when there are too many.
+func (a *Authority) makeRoom() {
+	if len(a.relays) < maxHistory {
+		return
+	}
+	var gone []*standing
+	for id, s := range a.relays { // order: sorted below
+		if a.cfg.Agent.store.entries[id] == nil {
+			gone = append(gone, s)
+		}
+	}
+	slices.SortFunc(gone, func(x, y *standing) int { return cmp.Or(x.lastSeen.Compare(y.lastSeen), x.id.Compare(y.id)) })
+	for _, s := range gone[:(len(gone)+7)/8] {
+		delete(a.relays, s.id)
+	}
+}
+
+// linkKey is where a link goes that was dialled from here.
+type linkKey struct {
+	id   cert.Identity
+	addr netip.AddrPort
+}
+
+// LinkUp and LinkDown are told of every link of this node. One that was dialled proves that the relay listens there,
+// for as long as it is up; when a link goes down the relay is probed soon.
+func (a *Authority) LinkUp(p *env.Peer) {
+	if p.Dialled {
+		a.links[linkKey{p.Identity, p.Address}]++
+	}
+}
+
+// LinkDown is the counterpart of LinkUp.
+func (a *Authority) LinkDown(p *env.Peer) {
+	if key := (linkKey{p.Identity, p.Address}); p.Dialled && a.links[key] > 0 {
+		if a.links[key]--; a.links[key] == 0 {
+			delete(a.links, key)
+		}
+	}
+	s := a.relays[p.Identity]
+	if a.running && s != nil && s.up() && a.cfg.Agent.store.entries[s.id] != nil && s.id != a.cfg.Identity {
+		s.failures = max(s.failures, downAfter-1) // one failed probe is enough now
+		s.timer.Reset(a.cfg.Agent.randomTime(100 * time.Millisecond))
+	}
+}
+
+// wantProbe queues a relay for probing, unless open links prove all of its addresses.
+func (a *Authority) wantProbe(s *standing) {
+	e := a.cfg.Agent.store.entries[s.id]
+	if !a.running || e == nil || s.open || s.id == a.cfg.Identity {
+		return
+	}
+	linked := true
+	for _, addr := range e.Addresses {
+		linked = linked && a.links[linkKey{s.id, addr}] > 0
+	}
+	if linked {
+		a.onReached(s, e.Addresses)
+		return
+	}
+	s.open = true
+	a.probing.queue = append(a.probing.queue, s)
+	a.pumpProbes()
+}
+
+func (a *Authority) pumpProbes() {
+	for a.running && a.probing.open < maxProbes && len(a.probing.queue) > 0 {
+		s := a.probing.queue[0]
+		a.probing.queue = slices.Delete(a.probing.queue, 0, 1)
+		a.probing.open++
+		var addrs []netip.AddrPort
+		if e := a.cfg.Agent.store.entries[s.id]; e != nil {
+			addrs = e.Addresses
+		}
+		a.probeNext(s, addrs, nil)
+	}
+}
+
+// probeNext tries one address after the other: each that is to be in the consensus has to be proved.
+func (a *Authority) probeNext(s *standing, addrs, reached []netip.AddrPort) {
+	if len(addrs) == 0 || !a.running {
+		a.probing.open--
+		s.open, s.probed = false, true
+		if a.running {
+			a.onProbed(s, reached)
+			a.env.Clock.AfterFunc(0, a.pumpProbes)
+		}
+		return
+	}
+	addr := addrs[0]
+	a.stats.Probes++
+	over := false
+	finish := func(err error) {
+		if over {
+			return
+		}
+		over = true
+		if err == nil {
+			reached = append(reached, addr)
+		} else {
+			a.stats.ProbesFailed++
+			a.log.Debug("a relay was not reached", "relay", s.id.Short(), "err", err)
+		}
+		a.probeNext(s, addrs[1:], reached)
+	}
+	timer := a.env.Clock.AfterFunc(probeTimeout, func() { finish(errNoAnswer) })
+	a.cfg.Prober.Probe(env.Target{Identity: s.id, Addresses: []netip.AddrPort{addr}}, func(err error) {
+		timer.Stop()
+		finish(err)
+	})
+}
+
+// onProbed takes the result of probing all addresses.
+func (a *Authority) onProbed(s *standing, reached []netip.AddrPort) {
+	e := a.cfg.Agent.store.entries[s.id]
+	if e == nil {
+		return // it has gone meanwhile
+	}
+	reached = slices.DeleteFunc(reached, func(addr netip.AddrPort) bool { return !slices.Contains(e.Addresses, addr) })
+	if len(reached) > 0 {
+		a.onReached(s, reached)
+		return
+	}
+	s.failures++
+	wasUp := s.up()
+	if s.failures >= downAfter || !wasUp {
+		s.reached, s.upSince = nil, time.Time{}
+		if wasUp {
+			a.log.Info("a relay can no longer be reached", "relay", s.id.Short())
+		}
+	}
+	wait := max(a.network.Interval()/20, 100*time.Millisecond)
+	for range min(s.failures-1, 30) {
+		wait = min(2*wait, a.probeEvery())
+	}
+	s.timer.Reset(wait + a.cfg.Agent.randomTime(wait/4))
+}
+
+// onReached notes that a relay answered at addrs.
+func (a *Authority) onReached(s *standing, addrs []netip.AddrPort) {
+	wall := a.env.Clock.Wall()
+	if !s.up() {
+		a.newcomer = a.env.Clock.Now()
+		if !a.settled {
+			a.wake(0)
+		}
+	}
+	if s.firstSeen.IsZero() {
+		s.firstSeen = wall
+	}
+	if s.upSince.IsZero() || s.upSince.After(wall) {
+		s.upSince = wall
+	}
+	s.reached, s.failures, s.lastSeen, s.probed = slices.Clone(addrs), 0, wall, true
+	every := a.probeEvery()
+	s.timer.Reset(every - every/4 + a.cfg.Agent.randomTime(every/4))
+}
+
+// unprobed says whether a relay with a descriptor has not been tried since the start.
+func (a *Authority) unprobed() bool {
+	for id, s := range a.relays { // order: any one will do
+		if !s.probed && a.cfg.Agent.store.entries[id] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// loadHistory reads what is known of relays from before: records of identity, first seen, up since, last seen, u64 in
+// ms each.
+func (a *Authority) loadHistory() error {
+	data, err := a.env.Store.Load(historyBlob)
+	if err != nil {
+		return notExistIsNil(err)
+	}
+	if len(data)%historyRecord != 0 {
+		return fmt.Errorf("%w: %d bytes", ErrMalformed, len(data))
+	}
+	wall := a.env.Clock.Wall()
+	gap := max(3*a.network.Interval(), 15*time.Minute)
+	for ; len(data) > 0; data = data[historyRecord:] {
+		s := &standing{id: cert.Identity(data[:32])}
+		for i, t := range []*time.Time{&s.firstSeen, &s.upSince, &s.lastSeen} {
+			if ms := binary.BigEndian.Uint64(data[32+8*i:]); ms <= latestMilli {
+				*t = time.UnixMilli(int64(ms)).UTC()
+			}
+		}
+		if s.firstSeen.After(wall) {
+			s.firstSeen = wall
+		}
+		if wall.Sub(s.lastSeen) > gap {
+			s.upSince = time.Time{} // nobody knows what happened in between
+		}
+		a.relays[s.id] = s
+	}
+	return nil
+}
+
+// saveHistory writes it down, at most once a minute.
+func (a *Authority) saveHistory() {
+	wall := a.env.Clock.Wall()
+	if wall.Sub(a.historyAt).Abs() < historyMinimum && a.running {
+		return
+	}
+	a.historyAt = wall
+	var b []byte
+	for _, id := range slices.SortedFunc(maps.Keys(a.relays), cert.Identity.Compare) {
+		s := a.relays[id]
+		if wall.Sub(s.lastSeen) > forgetRelay && a.cfg.Agent.store.entries[id] == nil {
+			delete(a.relays, id)
+			continue
+		}
+		if s.firstSeen.IsZero() || len(b) >= maxHistory*historyRecord {
+			continue
+		}
+		b = append(b, id[:]...)
+		for _, t := range []time.Time{s.firstSeen, s.upSince, s.lastSeen} {
+			b = binary.BigEndian.AppendUint64(b, uint64(max(t.UnixMilli(), 0)))
+		}
+	}
+	a.env.Store.Save(historyBlob, b, func(err error) {
+		if err != nil {
+			a.gripes.warn("the history of relays cannot be stored", "err", err)
+		}
+	})
+}
