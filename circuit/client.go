@@ -296,7 +296,13 @@ func (c *Client) forgive(id cert.Identity) {
 	c.avoided = slices.DeleteFunc(c.avoided, func(a avoidance) bool { return a.id == id })
 }
 
+// avoids says whether a relay failed lately, in the middle, at the end, or as a guard.
 func (c *Client) avoids(id cert.Identity) bool {
 	now := c.env.Clock.Now()
+	for _, g := range c.guards.listed {
+		if g.id == id && (g.suspect || g.state == guardDown) {
+			return true
+		}
+	}
 	return slices.ContainsFunc(c.avoided, func(a avoidance) bool { return a.id == id && a.until > now })
 }

@@ -390,6 +390,13 @@ func (p *pooled) becomeStalled() {
 	c.planLater()
 }
 
+// forgive takes back what becomeStalled held against the relays beyond the guard.
+func (p *pooled) forgive() {
+	for _, r := range p.path[1:] {
+		p.client.forgive(r.identity)
+	}
+}
+
 // suspectGuard stops preferring a guard until it is heard of again, and has the requests that
 // wait for answers through it alone try another way.
 func (c *Client) suspectGuard(g *guard) {
@@ -397,6 +404,11 @@ func (c *Client) suspectGuard(g *guard) {
 		return
 	}
 	g.suspect, g.suspected = true, c.env.Clock.Now()
+	for _, p := range c.circuits {
+		if p.guard == g && p.stalled { // so it was not the relays behind it
+			p.forgive()
+		}
+	}
 	c.planLater()
 	for _, h := range slices.Clone(c.live) {
 		h.onGuardSuspect(g)
@@ -425,9 +437,7 @@ func (p *pooled) onHop(circuit *circuit) {
 	}
 	if p.stalled {
 		p.stalled = false
-		for _, r := range p.path[1:hops] {
-			c.forgive(r.identity)
-		}
+		p.forgive()
 	}
 	if hops < len(p.path) {
 		p.timer.Reset(c.limits.Stall)
