@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"cepa/daemon"
+	"cepa/demo"
+)
+
+func demoCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "demo",
+		Usage:     "run a whole overlay network on this machine, with a SOCKS5 port",
+		ArgsUsage: "[-- PROGRAM [ARGUMENT...]]",
+		Description: strings.TrimSpace(`
+Runs relays, an authority and a client on loopback addresses: real TCP, real TLS, circuits of
+three hops. With a PROGRAM, runs it with the proxy variables set (ALL_PROXY and its siblings)
+and exits with its status; without one, stays until Ctrl-C. The network is a test network: its
+exits reach this machine and its local network, so do not let others use its port.
+
+Examples:
+
+   cepa demo -- curl -sS http://hello.demo/
+   cepa demo --relays 9
+   cepa demo --dir /tmp/overlay --processes`),
+		Flags: []cli.Flag{
+			&cli.IntFlag{Name: "relays", Value: demo.DefaultRelays, Usage: fmt.Sprintf("number of relays, %d to %d; every second one is an exit", demo.MinRelays, demo.MaxRelays)},
+			&cli.StringFlag{Name: "socks", Value: daemon.DefaultSocks, Usage: "`ADDRESS` of the SOCKS5 port"},
+			&cli.StringFlag{Name: "dir", Usage: "keep the network's state in `DIR` (made if missing); a temporary folder if not given"},
+			&cli.BoolFlag{Name: "processes", Usage: "run every node as a process of its own; DIR/nodes.json and DIR/pids list them"},
+			&cli.StringFlag{Name: "exit-policy", Value: "all", Usage: "`POLICY` of the exits: all, web, reduced, none, or rules such as 'accept *:80, reject *:*'"},
+			&cli.BoolFlag{Name: "self-test", Usage: "fetch the demo's page through the network, say how it went, and exit"},
+			&cli.BoolFlag{Name: "tls-keylog", Usage: "write the secrets of the links' TLS sessions to DIR/tls-keys.log, for reading packet captures"},
+			logLevelFlag("warn"),
+		},
+		Action: runDemo,
+	}
+}
+
+func logLevelFlag(value string) cli.Flag {
+	return &cli.StringFlag{Name: "log-level", Value: value, Usage: daemon.LogLevels}
+}
+
+func runDemo(c *cli.Context) error {
+	program := c.Args().Slice()
+	socks, err := netip.ParseAddrPort(c.String("socks"))
+	switch {
+	case err != nil:
+		return usagef("--socks %q is not an IP address and port such as %s", c.String("socks"), daemon.DefaultSocks)
+	case !socks.Addr().IsLoopback():
+		return usagef("--socks %s is not a loopback address: whoever reaches the port could use this machine's network", socks)
+	case c.Int("relays") < demo.MinRelays || c.Int("relays") > demo.MaxRelays:
+		return usagef("--relays is %d: a demo has %d to %d relays", c.Int("relays"), demo.MinRelays, demo.MaxRelays)
+	case len(program) > 0 && c.Bool("self-test"):
+		return usagef("--self-test runs no program: leave out %q", strings.Join(program, " "))
+	case c.Bool("tls-keylog") && c.String("dir") == "":
+		return usagef("--tls-keylog needs --dir, so that the file outlives the demo")
+	}
+	if _, err := daemon.ParseLogLevel(c.String("log-level")); err != nil {
+		return usagef("%v", err)
+	}
+	if err := daemon.CheckPolicy(c.String("exit-policy")); err != nil {
+		return usagef("--exit-policy: %v", err)
+	}
+	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	say := speaker(c.App.ErrWriter)
+	d, err := demo.Start(ctx, demo.Options{
+		Relays: c.Int("relays"), Socks: socks, AnySocks: !c.IsSet("socks") && (len(program) > 0 || c.Bool("self-test")),
+		Dir: c.String("dir"), Processes: c.Bool("processes"), ExitPolicy: c.String("exit-policy"),
+		LogLevel: c.String("log-level"), TLSKeyLog: c.Bool("tls-keylog"), Version: c.App.Version, Message: say,
+	})
+	if err != nil {
+		if ctx.Err() != nil {
+			return errors.New("interrupted before the network was ready")
+		}
+		return fmt.Errorf("demo: %w", err)
+	}
+	defer d.Stop()
+	switch {
+	case c.Bool("self-test"):
+		line, err := demo.SelfTest(ctx, d.Socks())
+		if err != nil {
+			return fmt.Errorf("demo: self-test: %w", err)
+		}
+		fmt.Fprintln(c.App.Writer, line)
+		return nil
+	case len(program) > 0:
+		return runProgram(ctx, stop, d, program)
+	}
+	say("ready: a SOCKS5 proxy on %s; state in %s. Try:\n\n   curl --socks5-hostname %s http://%s/\n\nCtrl-C ends everything.", d.Socks(), d.Dir(), d.Socks(), demo.Hello)
+	if err := d.Wait(ctx); err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	return nil
+}
+
+// runProgram lets Ctrl-C go to the program, and ends with it.
+func runProgram(ctx context.Context, stop func(), d *demo.Demo, program []string) error {
+	status, err := demo.RunProgram(ctx, d.Socks(), program)
+	stop()
+	if err != nil {
+		return err
+	}
+	if status != 0 {
+		return statusError{status}
+	}
+	return nil
+}
+
+// speaker writes lines for the person at the terminal.
+func speaker(w io.Writer) func(format string, args ...any) {
+	return func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+}

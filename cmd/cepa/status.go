@@ -1,0 +1,66 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"cepa/control"
+)
+
+func statusCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "status",
+		Usage:     "ask a running node how it is",
+		ArgsUsage: "DIR",
+		Description: strings.TrimSpace(`
+Asks the node whose state is in DIR, over its control socket.
+
+Example:
+
+   cepa demo --dir /tmp/overlay --processes &
+   cepa status /tmp/overlay/client`),
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "json", Usage: "status and counters as one JSON object"},
+		},
+		Action: func(c *cli.Context) error {
+			if c.Args().Len() != 1 {
+				return usagef("'cepa status' needs the node's DIR")
+			}
+			dir := c.Args().First()
+			s, err := control.GetStatus(c.Context, dir)
+			if err != nil {
+				return err
+			}
+			counters, err := control.GetCounters(c.Context, dir)
+			if err != nil {
+				return err
+			}
+			w := c.App.Writer
+			if c.Bool("json") {
+				enc := json.NewEncoder(w)
+				enc.SetIndent("", "  ")
+				return enc.Encode(struct {
+					control.Status
+					Counters map[string]int64 `json:"counters"`
+				}{s, counters})
+			}
+			fmt.Fprintf(w, "%s %s of network %s, pid %d, up %d s\n", s.Role, s.Name, s.Network, s.Pid, s.Uptime)
+			if s.ID != "" {
+				fmt.Fprintf(w, "identity  %s\n", s.ID)
+			}
+			fmt.Fprintf(w, "address   %s\n%3d %%     %s\n", s.Address, s.Percent, s.Doing)
+			if s.Waiting != "" {
+				fmt.Fprintf(w, "waiting   %s\n", s.Waiting)
+			}
+			for _, name := range slices.Sorted(maps.Keys(counters)) {
+				fmt.Fprintf(w, "%-28s %d\n", name, counters[name])
+			}
+			return nil
+		},
+	}
+}

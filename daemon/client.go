@@ -1,0 +1,188 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"cepa/cell"
+	"cepa/circuit"
+	"cepa/control"
+	"cepa/link"
+	"cepa/node"
+	"cepa/socks"
+)
+
+// Client is a running client.
+type Client struct {
+	*shell
+	config ClientConfig
+	node   *node.Client
+	socks  *socks.Server
+	local  net.Addr
+}
+
+// StartClient starts a client and returns at once; its SOCKS port opens when a circuit has
+// carried data. What happens until then is told to o.Progress.
+func StartClient(config ClientConfig, o Options) (*Client, error) {
+	address, err := config.check()
+	if err != nil {
+		return nil, err
+	}
+	if o.Name == "" {
+		o.Name = "client"
+	}
+	s, err := newShell(o, config.Network, config.Dir)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{shell: s, config: config}
+	if err := c.start(address); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		go s.loop.Run()
+		s.stop(ctx, func() {})
+		return nil, fmt.Errorf("starting the client: %w", err)
+	}
+	return c, nil
+}
+
+func (c *Client) start(address netip.AddrPort) error {
+	keyLog, err := c.openKeyLog(c.config.TLSKeyLog)
+	if err != nil {
+		return err
+	}
+	handler := &lateHandler{}
+	c.links, err = link.New(link.Config{
+		Loop: c.loop, AfterBatch: c.loop.AfterBatch, Network: c.network.ID, Handler: handler,
+		Log: c.options.Log, KeyLog: keyLog, FreeLoopback: c.network.Test,
+	})
+	if err != nil {
+		return err
+	}
+	e := c.loop.Env()
+	e.Dialer, e.Network = c.links, nil // a client has no way to the clear net
+	c.local = net.TCPAddrFromAddrPort(address)
+	if c.socks, err = socks.New(socks.Config{Dialer: c, Log: c.options.Log}); err != nil {
+		return err
+	}
+	// Find out now that the port is taken, and not when all else is done.
+	probe, err := net.Listen("tcp", address.String())
+	if err != nil {
+		return fmt.Errorf("opening the SOCKS port: %w", err)
+	}
+	probe.Close()
+	c.node, err = node.NewClient(node.ClientConfig{
+		Env: e, Network: c.network, MemoryBytes: c.config.MemoryMiB << 20,
+		OnProgress: c.onClientProgress, OnReady: func() { go c.open(address) },
+	})
+	if err != nil {
+		return err
+	}
+	handler.LinkHandler = c.node
+	c.mu.Lock()
+	c.status.Role, c.status.Address = "client", address.String()
+	c.mu.Unlock()
+	if c.control, err = control.Listen(c.config.Dir, c); err != nil {
+		return err
+	}
+	go c.loop.Run()
+	c.loop.Post(c.node.Start)
+	return nil
+}
+
+// onClientProgress keeps the last percent for the port.
+func (c *Client) onClientProgress(percent int, doing, waiting string) {
+	c.onProgress(min(percent, 99), doing, waiting)
+}
+
+// open opens the SOCKS port: a circuit has carried data.
+func (c *Client) open(address netip.AddrPort) {
+	if c.options.Go != nil {
+		select {
+		case <-c.options.Go:
+		case <-c.loop.Done():
+			return
+		}
+	}
+	ln, err := net.Listen("tcp", address.String())
+	if err != nil {
+		c.options.Log.Error("the SOCKS port cannot be opened", "err", err)
+		c.onProgress(99, "cannot open the SOCKS port: "+err.Error(), "the port "+address.String())
+		return
+	}
+	go func() { _ = c.socks.Serve(ln) }() // ends with socks.Close
+	c.onProgress(100, "ready: SOCKS5 on "+address.String(), "")
+}
+
+// Dial implements socks.Dialer: one stream through the overlay.
+func (c *Client) Dial(ctx context.Context, r socks.Request) (net.Conn, error) {
+	request := circuit.Request{
+		Address: cell.Address{IP: r.IP, Host: r.Host}, Port: r.Port,
+		Flags: cell.AllowIPv4 | cell.AllowIPv6, Isolation: r.Isolation,
+	}
+	type outcome struct{ err error }
+	p := newPipe(c.loop.Post)
+	answered := make(chan outcome, 1)
+	var handle *circuit.Handle // owned by the loop
+	posted := c.loop.Post(func() {
+		handle = c.node.Open(request, p, func(_ circuit.Result, err error) { answered <- outcome{err} })
+		p.up(handle)
+	})
+	if !posted {
+		return nil, &socks.Error{Reason: cell.ReasonShutdown, Text: "the client is stopping"}
+	}
+	select {
+	case o := <-answered:
+		if o.err != nil {
+			return nil, dialError(o.err)
+		}
+		return appConn{pipe: p, local: c.local, remote: c.local}, nil
+	case <-ctx.Done():
+		c.loop.Post(func() {
+			handle.Cancel()
+		})
+		// The answer may have crossed the cancellation.
+		_ = appConn{pipe: p}.Close()
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return nil, &socks.Error{Reason: cell.ReasonTimeout, Text: "timed out"}
+		}
+		return nil, ctx.Err()
+	case <-c.loop.Done():
+		return nil, &socks.Error{Reason: cell.ReasonShutdown, Text: "the client is stopping"}
+	}
+}
+
+func dialError(err error) error {
+	var e *circuit.Error
+	if errors.As(err, &e) {
+		return &socks.Error{Reason: e.Reason, Text: e.Error()}
+	}
+	return &socks.Error{Reason: cell.ReasonInternal, Text: err.Error()}
+}
+
+// Counters implements control.Source.
+func (c *Client) Counters(ctx context.Context) (map[string]int64, error) {
+	var m map[string]int64
+	if err := c.loop.Do(ctx, func() { m = c.node.Counters() }); err != nil {
+		return nil, err
+	}
+	c.processCounters(m)
+	s := c.socks.Stats()
+	m["socks_open"] = int64(s.Open)
+	m["socks_accepted"] = int64(s.Accepted)
+	m["socks_connected"] = int64(s.Connected)
+	m["socks_aborted"] = int64(s.Aborted)
+	m["socks_bytes_sent"] = int64(s.Sent)
+	m["socks_bytes_received"] = int64(s.Received)
+	return m, nil
+}
+
+// Stop closes the port and all streams, and returns when that is done or ctx ends.
+func (c *Client) Stop(ctx context.Context) {
+	_ = c.socks.Close()
+	c.stop(ctx, c.node.Stop)
+}

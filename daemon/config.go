@@ -1,0 +1,249 @@
+package daemon
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/xrash/smetrics"
+)
+
+// RelayConfig is what the operator of a relay sets: a TOML file, flags, or both (flags win).
+type RelayConfig struct {
+	// Network is the path of the network file.
+	Network string `toml:"network"`
+	// Dir holds the relay's keys and state; it is created if it is missing.
+	Dir string `toml:"dir"`
+	// Listen is the one TCP address for links, directory and gossip, such as 0.0.0.0:9001.
+	Listen string `toml:"listen"`
+	// Address is how others reach the relay, if Listen does not say.
+	Address string `toml:"address,omitempty"`
+	// ExitPolicy is none (the default), web, reduced, all, or rules such as "accept *:443, reject *:*".
+	ExitPolicy string `toml:"exit_policy,omitempty"`
+	// Nickname and Contact are for people; both are public.
+	Nickname string `toml:"nickname,omitempty"`
+	Contact  string `toml:"contact,omitempty"`
+	// BandwidthMiB is what the relay offers, in MiB a second; 0 is no statement.
+	BandwidthMiB int `toml:"bandwidth_mib,omitempty"`
+	// MemoryMiB bounds what the relay queues for others.
+	MemoryMiB int `toml:"memory_mib,omitempty"`
+	// LogLevel is debug, info, warn or error.
+	LogLevel string `toml:"log_level,omitempty"`
+	// Serve are local services that an exit of a test network offers under a name.
+	Serve []Service `toml:"serve,omitempty"`
+	// TLSKeyLog is a file for the secrets of the links' TLS sessions; test networks only.
+	TLSKeyLog string `toml:"tls_keylog,omitempty"`
+}
+
+// Service is a name and port behind the exits of a test network, and where it really is.
+type Service struct {
+	Name string `toml:"name"`
+	Port uint16 `toml:"port"`
+	To   string `toml:"to"`
+}
+
+// ClientConfig is what the user of a client sets.
+type ClientConfig struct {
+	Network   string `toml:"network"`
+	Dir       string `toml:"dir"`
+	Socks     string `toml:"socks"`
+	MemoryMiB int    `toml:"memory_mib,omitempty"`
+	LogLevel  string `toml:"log_level,omitempty"`
+	TLSKeyLog string `toml:"tls_keylog,omitempty"`
+}
+
+// Defaults of the configuration.
+const (
+	DefaultSocks           = "127.0.0.1:9850"
+	DefaultRelayPort       = 9001
+	DefaultRelayMemoryMiB  = 256
+	DefaultClientMemoryMiB = 256
+	DefaultLogLevel        = "info"
+)
+
+// LoadRelayConfig reads a relay's TOML file. Unknown keys are errors; relative paths are
+// relative to the file's folder.
+func LoadRelayConfig(path string) (RelayConfig, error) {
+	var c RelayConfig
+	if err := loadTOML(path, &c); err != nil {
+		return c, err
+	}
+	for _, p := range []*string{&c.Network, &c.Dir, &c.TLSKeyLog} {
+		relativeTo(path, p)
+	}
+	return c, nil
+}
+
+// LoadClientConfig reads a client's TOML file, as LoadRelayConfig does a relay's.
+func LoadClientConfig(path string) (ClientConfig, error) {
+	var c ClientConfig
+	if err := loadTOML(path, &c); err != nil {
+		return c, err
+	}
+	for _, p := range []*string{&c.Network, &c.Dir, &c.TLSKeyLog} {
+		relativeTo(path, p)
+	}
+	return c, nil
+}
+
+func relativeTo(file string, p *string) {
+	if *p != "" && !filepath.IsAbs(*p) {
+		*p = filepath.Join(filepath.Dir(file), *p)
+	}
+}
+
+// maxConfig bounds a configuration file, in bytes.
+const maxConfig = 1 << 20
+
+func loadTOML(path string, into any) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("reading the settings: %w", err)
+	}
+	if info.Size() > maxConfig {
+		return fmt.Errorf("reading the settings: %s has %d bytes, more than %d", path, info.Size(), maxConfig)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("reading the settings: %w", err)
+	}
+	if err := decodeTOML(data, into); err != nil {
+		return fmt.Errorf("reading the settings: %s: %w", path, err)
+	}
+	return nil
+}
+
+func decodeTOML(data []byte, into any) error {
+	d := toml.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	err := d.Decode(into)
+	var strict *toml.StrictMissingError
+	if errors.As(err, &strict) && len(strict.Errors) > 0 {
+		e := strict.Errors[0]
+		row, _ := e.Position()
+		key := strings.Join(e.Key(), ".")
+		return fmt.Errorf("line %d: there is no setting %q%s", row, key, nearest(e.Key()[len(e.Key())-1], keys(into)))
+	}
+	var decode *toml.DecodeError
+	if errors.As(err, &decode) {
+		row, column := decode.Position()
+		return fmt.Errorf("line %d, column %d: %w", row, column, err)
+	}
+	return err
+}
+
+// keys lists the settings of a configuration structure.
+func keys(v any) (names []string) {
+	t := reflect.TypeOf(v).Elem()
+	for i := range t.NumField() {
+		name, _, _ := strings.Cut(t.Field(i).Tag.Get("toml"), ",")
+		names = append(names, name)
+	}
+	return names
+}
+
+func nearest(word string, candidates []string) string {
+	best, score := "", 0.75
+	for _, c := range candidates {
+		if s := smetrics.JaroWinkler(strings.ToLower(word), c, 0.7, 4); s > score {
+			best, score = c, s
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (did you mean %q?)", best)
+}
+
+// Save writes the configuration to path, for `cepa relay --config`.
+func (c RelayConfig) Save(path string) error { return saveTOML(path, c) }
+
+// Save writes the configuration to path, for `cepa client --config`.
+func (c ClientConfig) Save(path string) error { return saveTOML(path, c) }
+
+func saveTOML(path string, v any) error {
+	data, err := toml.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return WriteFileAtomic(path, data, 0o600)
+}
+
+// WriteFileAtomic replaces path in one step, so that a reader sees the old or the new file.
+func WriteFileAtomic(path string, data []byte, mode os.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if _, err = f.Write(data); err == nil {
+		err = f.Chmod(mode)
+	}
+	if err2 := f.Close(); err == nil {
+		err = err2
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	return err
+}
+
+// checkRelay fills in defaults and finds what cannot work, before anything is started.
+func (c *RelayConfig) check() (listen netip.AddrPort, err error) {
+	if c.Network == "" {
+		return listen, errors.New("no network file: set --network FILE (make one with 'cepa network new')")
+	}
+	if c.Dir == "" {
+		return listen, errors.New("no folder for keys and state: set --dir DIR")
+	}
+	if c.Listen == "" {
+		c.Listen = fmt.Sprintf("0.0.0.0:%d", DefaultRelayPort)
+	}
+	if c.MemoryMiB == 0 {
+		c.MemoryMiB = DefaultRelayMemoryMiB
+	}
+	if c.MemoryMiB < 16 || c.MemoryMiB > 1<<20 {
+		return listen, fmt.Errorf("memory_mib is %d: it must be from 16 to %d", c.MemoryMiB, 1<<20)
+	}
+	if c.BandwidthMiB < 0 || c.BandwidthMiB > 1<<20 {
+		return listen, fmt.Errorf("bandwidth_mib is %d: it must be from 0 to %d", c.BandwidthMiB, 1<<20)
+	}
+	listen, err = netip.ParseAddrPort(c.Listen)
+	if err != nil {
+		return listen, fmt.Errorf("--listen %q is not an IP address and port such as 0.0.0.0:%d", c.Listen, DefaultRelayPort)
+	}
+	return listen, nil
+}
+
+// check fills in defaults and finds what cannot work.
+func (c *ClientConfig) check() (socks netip.AddrPort, err error) {
+	if c.Network == "" {
+		return socks, errors.New("no network file: set --network FILE (you get it from whoever runs the network)")
+	}
+	if c.Dir == "" {
+		return socks, errors.New("no folder for state: set --dir DIR")
+	}
+	if c.Socks == "" {
+		c.Socks = DefaultSocks
+	}
+	if c.MemoryMiB == 0 {
+		c.MemoryMiB = DefaultClientMemoryMiB
+	}
+	if c.MemoryMiB < 16 || c.MemoryMiB > 1<<20 {
+		return socks, fmt.Errorf("memory_mib is %d: it must be from 16 to %d", c.MemoryMiB, 1<<20)
+	}
+	socks, err = netip.ParseAddrPort(c.Socks)
+	if err != nil {
+		return socks, fmt.Errorf("--socks %q is not an IP address and port such as %s", c.Socks, DefaultSocks)
+	}
+	if !socks.Addr().IsLoopback() {
+		return socks, fmt.Errorf("--socks %s is not a loopback address: whoever reaches the port could use this client, and its traffic to the port is not encrypted", socks)
+	}
+	return socks, nil
+}

@@ -1,0 +1,120 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"cepa/cert"
+	"cepa/directory"
+	"cepa/loop"
+	"cepa/node"
+)
+
+// Founding says what a new network is to be.
+type Founding struct {
+	Name       string
+	Test       bool // a test network: private addresses are allowed
+	Parameters directory.Parameters
+	Relays     []FoundingRelay // at least one authority
+}
+
+// FoundingRelay is a relay that the network file names. Its identity key is made in Dir if
+// it is not there.
+type FoundingRelay struct {
+	Dir       string
+	Address   string
+	Authority bool
+}
+
+// Found makes the keys of a new network and writes its network file, signed, to path. It
+// refuses to replace a file.
+func Found(path string, f Founding) error {
+	if _, err := os.Stat(path); err == nil {
+		return fmt.Errorf("founding a network: %s exists; a new network needs another place", path)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("founding a network: %w", err)
+	}
+	network := directory.Network{
+		Name: f.Name, Serial: 1, Created: time.Now().UTC().Truncate(time.Millisecond),
+		Parameters: f.Parameters, Test: f.Test,
+	}
+	var signers []cert.Signer
+	for _, r := range f.Relays {
+		address, err := netip.ParseAddrPort(r.Address)
+		if err != nil {
+			return fmt.Errorf("founding a network: the address %q of a relay is not an IP address and port", r.Address)
+		}
+		signer, err := foundRelay(r, &network)
+		if err != nil {
+			return fmt.Errorf("founding a network: %w", err)
+		}
+		contact := directory.Contact{Identity: signer.Identity(), Addresses: []netip.AddrPort{address}}
+		network.Bootstrap = append(network.Bootstrap, contact)
+		if r.Authority {
+			network.Authorities = append(network.Authorities, contact)
+			signers = append(signers, signer)
+		}
+	}
+	network.Quorum = directory.Quorum(len(network.Authorities))
+	signed, err := directory.NewNetwork(network, signers...)
+	if err != nil {
+		return fmt.Errorf("founding a network: %w", err)
+	}
+	text, err := signed.AppendTOML(nil)
+	if err != nil {
+		return fmt.Errorf("founding a network: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("founding a network: %w", err)
+	}
+	return WriteFileAtomic(path, text, 0o644)
+}
+
+// foundRelay makes one relay's keys. The first call also draws the network's id.
+func foundRelay(r FoundingRelay, network *directory.Network) (s cert.Signer, err error) {
+	l, err := loop.New(loop.Options{StateDir: r.Dir})
+	if err != nil {
+		return s, err
+	}
+	go l.Run()
+	var failure error
+	err = l.Do(context.Background(), func() {
+		e := l.Env()
+		if network.ID.IsZero() {
+			_, _ = e.Rand.Read(network.ID[:]) // never fails
+		}
+		var identity cert.IdentityKey
+		if identity, failure = node.NewIdentity(e); failure == nil {
+			s, failure = node.NewSigner(e, network.ID, identity)
+		}
+	})
+	l.Stop()
+	<-l.Done() // what was saved is on the disk
+	return s, errors.Join(err, failure)
+}
+
+// LoadNetwork reads and verifies a network file.
+func LoadNetwork(path string) (*directory.Network, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the network file: %w", err)
+	}
+	if info.Size() > directory.MaxNetworkFile {
+		return nil, fmt.Errorf("reading the network file: %s has %d bytes, more than %d", path, info.Size(), directory.MaxNetworkFile)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the network file: %w", err)
+	}
+	network, err := directory.ParseNetworkFile(text)
+	if err != nil {
+		return nil, fmt.Errorf("reading the network file: %s: %w", path, err)
+	}
+	return network, nil
+}

@@ -1,0 +1,176 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"cepa/control"
+	"cepa/directory"
+	"cepa/link"
+	"cepa/loop"
+)
+
+// errStopped says that the node is stopping or has stopped.
+var errStopped = errors.New("the node has stopped")
+
+// Options are what the caller of StartRelay and StartClient adds to the settings.
+type Options struct {
+	Name    string // for logs and the control socket; the settings' nickname otherwise
+	Version string
+	Log     *slog.Logger
+	// Progress hears how far the node has come; it may be nil. It is called from the node's
+	// loop and must not wait.
+	Progress func(percent int, doing, waiting string)
+	// Go, if not nil, is closed when users may come: a client opens its port after it.
+	Go <-chan struct{}
+}
+
+// shell is what relay and client have in common: a loop with its state on disk, links, and a
+// control socket.
+type shell struct {
+	options Options
+	network *directory.Network
+	loop    *loop.Loop
+	links   *link.Transport
+	control *control.Server
+	keyLog  io.Closer
+	started time.Time
+
+	mu     sync.Mutex
+	status control.Status
+
+	stopOnce sync.Once
+}
+
+// newShell opens the state directory and starts nothing yet.
+func newShell(o Options, networkPath, dir string) (*shell, error) {
+	network, err := LoadNetwork(networkPath)
+	if err != nil {
+		return nil, err
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	l, err := loop.New(loop.Options{Log: o.Log, StateDir: dir})
+	if err != nil {
+		return nil, err
+	}
+	s := &shell{options: o, network: network, loop: l, started: time.Now()}
+	s.status = control.Status{Name: o.Name, Version: o.Version, Network: network.Name, Pid: os.Getpid(), Doing: "starting"}
+	return s, nil
+}
+
+// openKeyLog is for packet captures of test networks: with it, whoever reads the file reads
+// the links.
+func (s *shell) openKeyLog(path string) (io.Writer, error) {
+	if path == "" {
+		return nil, nil
+	}
+	if !s.network.Test {
+		return nil, errors.New("tls_keylog would lay open the traffic of others: it is for test networks only")
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the TLS key log: %w", err)
+	}
+	s.options.Log.Warn("the secrets of all links go to a file", "path", path)
+	s.keyLog = f
+	return f, nil
+}
+
+// onProgress hears from the node's loop how far it is.
+func (s *shell) onProgress(percent int, doing, waiting string) {
+	s.mu.Lock()
+	changed := s.status.Percent != percent || s.status.Doing != doing || s.status.Waiting != waiting
+	s.status.Percent, s.status.Doing, s.status.Waiting = percent, doing, waiting
+	s.mu.Unlock()
+	if changed && s.options.Progress != nil {
+		s.options.Progress(percent, doing, waiting)
+	}
+}
+
+// Status implements control.Source.
+func (s *shell) Status(context.Context) (control.Status, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	status := s.status
+	status.Uptime = int64(time.Since(s.started).Seconds())
+	return status, nil
+}
+
+// processCounters are those of the shell itself.
+func (s *shell) processCounters(into map[string]int64) {
+	l := s.loop.Stats()
+	into["goroutines"] = int64(l.Goroutines)
+	into["loop_events"] = int64(l.Events)
+	into["loop_queued"] = int64(l.Queued)
+	into["loop_timers"] = int64(l.Timers)
+	into["loop_longest_event_us"] = l.LongestEvent.Microseconds()
+	into["conns"] = int64(l.Conns)
+	into["dials"] = int64(l.Dials)
+	into["lookups"] = int64(l.Lookups)
+	t := s.links.Stats()
+	into["transport_links"] = int64(t.Links)
+	into["transport_half_open"] = int64(t.HalfOpen)
+	into["transport_accepted"] = int64(t.Accepted)
+	into["transport_refused"] = int64(t.Refused)
+	into["transport_inbound_failed"] = int64(t.InboundFailed)
+	into["transport_dialled"] = int64(t.Dialled)
+	into["transport_dial_failed"] = int64(t.DialFailed)
+	into["transport_bytes_read"] = int64(t.BytesRead)
+	into["transport_bytes_written"] = int64(t.BytesWritten)
+	if n, ok := openFiles(); ok {
+		into["open_files"] = int64(n)
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	into["heap_bytes"] = int64(m.HeapAlloc)
+}
+
+// stop ends everything in order: no new work, last words on the links, then the loop. bye
+// runs on the loop.
+func (s *shell) stop(ctx context.Context, bye func()) {
+	s.stopOnce.Do(func() {
+		if s.control != nil {
+			_ = s.control.Close()
+		}
+		_ = s.loop.Do(ctx, bye)
+		if s.links != nil {
+			s.links.Close()
+		}
+		s.loop.Stop()
+		select {
+		case <-s.loop.Done():
+		case <-ctx.Done():
+		}
+		if s.keyLog != nil {
+			_ = s.keyLog.Close()
+		}
+	})
+}
+
+// Done is closed when the node has stopped.
+func (s *shell) Done() <-chan struct{} { return s.loop.Done() }
+
+// CheckPolicy says what is wrong with the text of an exit policy.
+func CheckPolicy(text string) error {
+	_, err := directory.ParsePolicy(text)
+	return err
+}
+
+// firstUsable is the address to dial from: where a relay listens, if that is one address, so
+// that a relay of a demo comes from its own /16.
+func dialFrom(listen netip.AddrPort, test bool) netip.Addr {
+	if test && listen.Addr().IsLoopback() {
+		return listen.Addr()
+	}
+	return netip.Addr{}
+}

@@ -1,0 +1,241 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"cepa/cert"
+	"cepa/control"
+	"cepa/directory"
+	"cepa/directory/gossip"
+	"cepa/ipaddr"
+	"cepa/link"
+	"cepa/node"
+)
+
+// Relay is a running relay.
+type Relay struct {
+	*shell
+	config   RelayConfig
+	node     *node.Relay
+	gossip   *gossip.Gossip
+	listener net.Listener
+	address  netip.AddrPort
+}
+
+// StartRelay starts a relay and returns when its port is open; what follows is told to
+// o.Progress.
+func StartRelay(config RelayConfig, o Options) (*Relay, error) {
+	listen, err := config.check()
+	if err != nil {
+		return nil, err
+	}
+	if o.Name == "" {
+		o.Name = config.Nickname
+	}
+	if o.Name == "" {
+		o.Name = "relay"
+	}
+	s, err := newShell(o, config.Network, config.Dir)
+	if err != nil {
+		return nil, err
+	}
+	r := &Relay{shell: s, config: config}
+	if err := r.start(listen); err != nil {
+		if r.listener != nil {
+			r.listener.Close()
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		go s.loop.Run()
+		s.stop(ctx, func() {})
+		return nil, fmt.Errorf("starting the relay: %w", err)
+	}
+	return r, nil
+}
+
+func (r *Relay) start(listen netip.AddrPort) error {
+	policy, err := directory.ParsePolicy(r.config.ExitPolicy)
+	if r.config.ExitPolicy == "" {
+		policy, err = directory.ParsePolicy("none")
+	}
+	if err != nil {
+		return fmt.Errorf("exit_policy: %w", err)
+	}
+	if len(r.config.Serve) > 0 && !r.network.Test {
+		return errors.New("serve is for test networks only")
+	}
+	r.listener, err = net.Listen("tcp", listen.String())
+	if err != nil {
+		return fmt.Errorf("opening the relay port: %w", err)
+	}
+	if r.address, err = r.announced(r.listener.Addr().(*net.TCPAddr).AddrPort()); err != nil {
+		return err
+	}
+	keyLog, err := r.openKeyLog(r.config.TLSKeyLog)
+	if err != nil {
+		return err
+	}
+	e := r.loop.Env()
+	if e.Network, err = newServices(e, r.config.Serve); err != nil {
+		return err
+	}
+	keys, err := node.LoadKeys(e, r.network)
+	if err != nil {
+		return err
+	}
+	credentials, err := r.credentials(keys)
+	if err != nil {
+		return err
+	}
+	handler := &lateHandler{}
+	r.links, err = link.New(link.Config{
+		Loop: r.loop, AfterBatch: r.loop.AfterBatch, Network: r.network.ID, Handler: handler, Credentials: credentials,
+		Log: r.options.Log, LocalAddr: dialFrom(listen, r.network.Test), KeyLog: keyLog, FreeLoopback: r.network.Test,
+	})
+	if err != nil {
+		return err
+	}
+	e.Dialer = r.links
+	carrier := &lateGossip{}
+	r.node, err = node.NewRelay(node.RelayConfig{
+		Env: e, Network: r.network, Keys: keys, Addresses: []netip.AddrPort{r.address}, Policy: policy,
+		IPv6: hasIPv6(r.network.Test), MemoryBytes: r.config.MemoryMiB << 20, Bandwidth: uint64(r.config.BandwidthMiB) << 20,
+		Nickname: r.config.Nickname, Contact: r.config.Contact, Software: "cepa " + r.options.Version,
+		Gossip: carrier, OnProgress: r.onProgress,
+	})
+	if err != nil {
+		return err
+	}
+	handler.LinkHandler = r.node
+	if err := r.startGossip(carrier, keys.Identity()); err != nil {
+		return err
+	}
+	r.describe(keys.Identity(), !policy.IsEmpty())
+	if r.control, err = control.Listen(r.config.Dir, r); err != nil {
+		return err
+	}
+	go r.loop.Run()
+	go func() { _ = r.links.Serve(r.listener) }() // ends with links.Close
+	r.loop.Post(r.node.Start)
+	r.renew(keys)
+	return nil
+}
+
+func (r *Relay) describe(id cert.Identity, exit bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.status.Role, r.status.ID, r.status.Address, r.status.Exit = "relay", id.String(), r.address.String(), exit
+	if r.network.IsAuthority(id) {
+		r.status.Role = "authority"
+	}
+}
+
+// announced is the address that others use: the settings', or where the relay listens.
+func (r *Relay) announced(bound netip.AddrPort) (netip.AddrPort, error) {
+	bound = netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())
+	if r.config.Address == "" {
+		if bound.Addr().IsUnspecified() {
+			return bound, fmt.Errorf("listening on %s does not say how others reach the relay: set --address IP:PORT", bound)
+		}
+		return bound, nil
+	}
+	a, err := netip.ParseAddrPort(r.config.Address)
+	if err != nil {
+		return a, fmt.Errorf("--address %q is not an IP address and port such as 203.0.113.7:%d", r.config.Address, DefaultRelayPort)
+	}
+	return a, nil
+}
+
+// credentials are what this process shows on links: a link key of its own.
+func (r *Relay) credentials(keys *node.Keys) (*link.Credentials, error) {
+	statement, err := keys.Statement()
+	if err != nil {
+		return nil, err
+	}
+	var seed [32]byte
+	_, _ = r.loop.Env().Rand.Read(seed[:]) // never fails
+	return link.NewCredentials(r.network.ID, keys.Signer(), seed, time.Now(), func() []byte { return statement })
+}
+
+// renewCredentials is how often a relay takes a new link key and looks at its onion key:
+// twice within the 48 hours that a link certificate holds.
+const renewCredentials = 20 * time.Hour
+
+func (r *Relay) renew(keys *node.Keys) {
+	r.loop.Post(func() {
+		r.loop.Env().Clock.AfterFunc(renewCredentials, func() {
+			err := keys.Rotate()
+			if err == nil {
+				var c *link.Credentials
+				if c, err = r.credentials(keys); err == nil {
+					err = r.links.SetCredentials(c)
+				}
+			}
+			if err != nil {
+				r.options.Log.Error("renewing keys failed", "err", err)
+			}
+			r.renew(keys)
+		})
+	})
+}
+
+// hasIPv6 says whether an exit can reach IPv6 destinations: the machine has a public address
+// of that kind, or, in a test network, any.
+func hasIPv6(test bool) bool {
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	for _, a := range addresses {
+		n, ok := a.(*net.IPNet)
+		if !ok {
+			continue
+		}
+		ip, ok := netip.AddrFromSlice(n.IP)
+		if ip = ip.Unmap(); ok && ip.Is6() && (test || ipaddr.IsPublic(ip)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Counters implements control.Source.
+func (r *Relay) Counters(ctx context.Context) (map[string]int64, error) {
+	var m map[string]int64
+	if err := r.loop.Do(ctx, func() { m = r.node.Counters() }); err != nil {
+		return nil, err
+	}
+	r.processCounters(m)
+	return m, nil
+}
+
+// Address is where others reach the relay.
+func (r *Relay) Address() netip.AddrPort { return r.address }
+
+// Identity names the relay.
+func (r *Relay) Identity() cert.Identity { return r.node.Identity() }
+
+// Stop tells the authorities and the neighbours, closes everything, and returns when that is
+// done or ctx ends.
+func (r *Relay) Stop(ctx context.Context) {
+	if r.listener != nil {
+		_ = r.listener.Close()
+	}
+	left := make(chan struct{})
+	if r.loop.Post(func() { r.node.Leave(func() { close(left) }) }) {
+		select {
+		case <-left:
+		case <-ctx.Done():
+		case <-r.loop.Done():
+		}
+	}
+	if r.gossip != nil {
+		r.gossip.Close()
+	}
+	r.stop(ctx, r.node.Stop)
+}

@@ -1,0 +1,224 @@
+package demo
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+
+	"cepa/daemon"
+	"cepa/directory"
+)
+
+// Hello is the name of the page that the demo serves behind its exits.
+const Hello = "hello.demo"
+
+// Bounds of the demo's size. Each relay is a whole node; three are the least for a circuit.
+const (
+	MinRelays     = 3
+	MaxRelays     = 100
+	DefaultRelays = 7
+)
+
+// Options says what a demo is to be.
+type Options struct {
+	Relays     int
+	Socks      netip.AddrPort
+	AnySocks   bool   // when Socks is taken, any free port will do
+	Dir        string // keeps the network's state; "" is a temporary folder that is removed
+	Processes  bool   // every node is a process of its own
+	ExitPolicy string // of the exits
+	LogLevel   string
+	TLSKeyLog  bool   // DIR/tls-keys.log gets the secrets of all links
+	Executable string // the cepa to run for Processes; "" is this one
+	Version    string
+	Message    func(format string, args ...any) // a line for the person at the terminal
+}
+
+// layout is a demo's folder: one network file, one folder with a settings file a node.
+type layout struct {
+	dir     string
+	network string // path of the network file
+	relays  []relayNode
+	client  daemon.ClientConfig
+	owned   bool // the folder is temporary and ours to remove
+}
+
+type relayNode struct {
+	name   string
+	role   string
+	exit   bool
+	config daemon.RelayConfig
+	path   string // of the settings file
+}
+
+const (
+	settingsRelay  = "relay.toml"
+	settingsClient = "client.toml"
+	networkFile    = "network.toml"
+	keyLogFile     = "tls-keys.log"
+)
+
+// parameters of the demo's network: short intervals, so that a relay that comes or goes is
+// known within seconds.
+func parameters(relays int, distinct bool) directory.Parameters {
+	p := directory.Parameters{
+		directory.IntervalMillis:  5_000,
+		directory.KeepaliveMillis: 1_000,
+		directory.MinRelays:       int64(relays),
+	}
+	if !distinct {
+		p[directory.DistinctSubnets] = 0
+	}
+	return p
+}
+
+// loopbackNets says whether the system answers on all of 127.0.0.0/8, so that each relay can
+// have a /16 of its own.
+func loopbackNets() bool { return runtime.GOOS == "linux" }
+
+// prepare makes the folder, or reads the one that an earlier demo left.
+func prepare(o Options, page netip.AddrPort) (*layout, error) {
+	l := &layout{dir: o.Dir}
+	if o.Dir == "" {
+		dir, err := os.MkdirTemp("", "cepa-demo-")
+		if err != nil {
+			return nil, fmt.Errorf("making a folder for the demo: %w", err)
+		}
+		l.dir, l.owned = dir, true
+	} else if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the demo's folder: %w", err)
+	}
+	dir, err := filepath.Abs(l.dir)
+	if err != nil {
+		return nil, err
+	}
+	l.dir, l.network = dir, filepath.Join(dir, networkFile)
+	if err := l.fill(o, page); err != nil {
+		l.remove()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *layout) remove() {
+	if l.owned {
+		_ = os.RemoveAll(l.dir)
+	}
+}
+
+func (l *layout) fill(o Options, page netip.AddrPort) error {
+	old, err := l.previous()
+	if err != nil {
+		return err
+	}
+	for i := 1; i <= o.Relays; i++ {
+		n := relayNode{name: "relay-" + strconv.Itoa(i), role: "relay", exit: i%2 == 0}
+		dir := filepath.Join(l.dir, n.name)
+		n.path = filepath.Join(dir, settingsRelay)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		n.config = daemon.RelayConfig{
+			Network: l.network, Dir: dir, Nickname: n.name, ExitPolicy: "none",
+			MemoryMiB: 128, LogLevel: o.LogLevel,
+		}
+		if i == 1 {
+			n.role = "authority"
+		}
+		if n.exit {
+			n.config.ExitPolicy = o.ExitPolicy
+			n.config.Serve = []daemon.Service{{Name: Hello, Port: 80, To: page.String()}}
+		}
+		if o.TLSKeyLog {
+			n.config.TLSKeyLog = filepath.Join(l.dir, keyLogFile)
+		}
+		if n.config.Listen, err = l.address(i, old[n.name]); err != nil {
+			return err
+		}
+		l.relays = append(l.relays, n)
+	}
+	if err := l.found(o); err != nil {
+		return err
+	}
+	for _, n := range l.relays {
+		if err := n.config.Save(n.path); err != nil {
+			return err
+		}
+	}
+	l.client = daemon.ClientConfig{
+		Network: l.network, Dir: filepath.Join(l.dir, "client"), Socks: o.Socks.String(), LogLevel: o.LogLevel,
+	}
+	if o.TLSKeyLog {
+		l.client.TLSKeyLog = filepath.Join(l.dir, keyLogFile)
+	}
+	if err := os.MkdirAll(l.client.Dir, 0o700); err != nil {
+		return err
+	}
+	return l.client.Save(filepath.Join(l.client.Dir, settingsClient))
+}
+
+// previous reads the addresses of the relays of an earlier demo in the same folder: other
+// nodes know them by these.
+func (l *layout) previous() (map[string]string, error) {
+	old := make(map[string]string)
+	if _, err := os.Stat(l.network); errors.Is(err, fs.ErrNotExist) {
+		return old, nil
+	}
+	for i := 1; i <= MaxRelays; i++ {
+		name := "relay-" + strconv.Itoa(i)
+		c, err := daemon.LoadRelayConfig(filepath.Join(l.dir, name, settingsRelay))
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w; remove %s to start afresh", err, l.dir)
+		}
+		old[name] = c.Listen
+	}
+	return old, nil
+}
+
+// address finds where relay i listens: where it did, or on a free port.
+func (l *layout) address(i int, old string) (string, error) {
+	if old != "" {
+		return old, nil
+	}
+	host := "127.0.0.1"
+	if loopbackNets() {
+		host = fmt.Sprintf("127.%d.0.1", i)
+	}
+	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		return "", fmt.Errorf("finding a port for relay %d: %w", i, err)
+	}
+	defer ln.Close()
+	return ln.Addr().String(), nil
+}
+
+// found writes the network file, unless the folder has one that fits.
+func (l *layout) found(o Options) error {
+	if network, err := daemon.LoadNetwork(l.network); err == nil {
+		if len(network.Bootstrap) != len(l.relays) {
+			return fmt.Errorf("%s holds a demo of %d relays and %d are asked for: give --relays %d, or another --dir",
+				l.dir, len(network.Bootstrap), len(l.relays), len(network.Bootstrap))
+		}
+		return nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w; remove %s to start afresh", err, l.dir)
+	}
+	f := daemon.Founding{
+		Name:       "demo",
+		Test:       true,
+		Parameters: parameters(len(l.relays), loopbackNets()),
+	}
+	for i, n := range l.relays {
+		f.Relays = append(f.Relays, daemon.FoundingRelay{Dir: n.config.Dir, Address: n.config.Listen, Authority: i == 0})
+	}
+	return daemon.Found(l.network, f)
+}

@@ -1,0 +1,164 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"cepa/cell"
+	"cepa/circuit"
+	"cepa/directory"
+	"cepa/env"
+	"cepa/flow"
+)
+
+// ClientConfig is what a client is made of.
+type ClientConfig struct {
+	Env         env.Env
+	Network     *directory.Network
+	MemoryBytes int // the one budget for queues and buffers
+	// OnProgress hears how far the client has come; it may be nil.
+	OnProgress func(percent int, doing, waiting string)
+	// OnReady is called once, when a circuit has carried data.
+	OnReady func()
+}
+
+// Client is a node that uses the network and carries nothing for others.
+type Client struct {
+	cfg      ClientConfig
+	env      env.Env
+	stats    flow.Stats
+	budget   *flow.Budget
+	links    *flow.Links
+	fetch    *circuit.Directory
+	follower *directory.Follower
+	circuits *circuit.Client
+	ready    bool
+	probing  bool
+	stopped  bool
+}
+
+// NewClient makes a client. It does nothing until Start.
+func NewClient(cfg ClientConfig) (*Client, error) {
+	if cfg.OnProgress == nil {
+		cfg.OnProgress = func(int, string, string) {}
+	}
+	c := &Client{cfg: cfg, env: cfg.Env, budget: flow.NewBudget(cfg.MemoryBytes)}
+	c.links = newLinks(cfg.Env, cfg.Network, c.budget, &c.stats, c)
+	c.fetch = circuit.NewDirectory(circuit.DirectoryConfig{
+		Env: cfg.Env, Links: c.links, NetworkID: cfg.Network.ID, Budget: c.budget, FlowStats: &c.stats,
+		Limits: circuit.DefaultDirectoryLimits(),
+	})
+	c.follower = directory.NewFollower(directory.FollowerConfig{
+		Env: cfg.Env, Network: cfg.Network, Fetcher: c.fetch,
+		OnConsensus: func(*directory.Consensus) { c.circuits.ConsensusChanged(); c.probe() },
+		OnProgress:  c.onDirectory,
+	})
+	c.circuits = circuit.New(circuit.Config{
+		Env: cfg.Env, Links: c.links, NetworkID: cfg.Network.ID, Budget: c.budget, FlowStats: &c.stats,
+		View: c.follower.Current, Test: cfg.Network.Test, Limits: circuit.DefaultLimits(),
+	})
+	return c, nil
+}
+
+// newLinks is the set of links of a node, with the network's keepalive.
+func newLinks(e env.Env, network *directory.Network, budget *flow.Budget, stats *flow.Stats, h flow.NodeHandler) *flow.Links {
+	keepalive := network.Keepalive()
+	return flow.NewLinks(flow.Config{
+		Env: e, Self: selfOf(h), Budget: budget, Limits: flow.DefaultLimits(),
+		Keepalive: keepalive, Dead: keepalive * 14 / 5, Handler: h, Stats: stats,
+	})
+}
+
+// Start begins to bootstrap.
+func (c *Client) Start() { c.follower.Start() }
+
+// Bootstrapping in percent: the directory takes the first part, circuits the rest.
+const (
+	percentDirectory = 60
+	percentCircuits  = 80
+)
+
+func (c *Client) onDirectory(percent int, doing, waiting string) {
+	if !c.ready {
+		c.cfg.OnProgress(percent*percentDirectory/100, doing, waiting)
+	}
+}
+
+// probe sends data over a circuit, until that has worked once.
+func (c *Client) probe() {
+	if c.ready || c.probing || c.stopped {
+		return
+	}
+	c.probing = true
+	c.cfg.OnProgress(percentCircuits, "building a circuit and sending data over it", "")
+	c.circuits.Probe(func(err error) {
+		c.probing = false
+		switch {
+		case c.stopped:
+		case err == nil:
+			c.ready = true
+			c.cfg.OnProgress(99, "a circuit has carried data", "")
+			c.cfg.OnReady()
+		default:
+			c.cfg.OnProgress(percentCircuits, "trying again to build a circuit", errorText(err))
+			c.env.Clock.AfterFunc(probeAgain, c.probe)
+		}
+	})
+}
+
+// probeAgain is the pause between two probes that failed.
+const probeAgain = 500 * time.Millisecond
+
+func errorText(err error) string {
+	var e *circuit.Error
+	if errors.As(err, &e) {
+		return e.Text
+	}
+	return fmt.Sprint(err)
+}
+
+// Open carries one stream of an application, see circuit.Client.Open.
+func (c *Client) Open(r circuit.Request, conn env.Conn, done func(circuit.Result, error)) *circuit.Handle {
+	return c.circuits.Open(r, conn, done)
+}
+
+// Circuits are those of the client, for status and tests.
+func (c *Client) Circuits() []circuit.Info { return c.circuits.Circuits() }
+
+// Counters are figures for the control API, name to value.
+func (c *Client) Counters() map[string]int64 {
+	m := make(map[string]int64)
+	flowCounters(m, &c.stats, c.budget)
+	s := c.circuits.Stats()
+	addCounters(m, "circuit_", s)
+	addCounters(m, "directory_", c.follower.Stats())
+	m["directory_circuits"] = int64(c.fetch.Circuits())
+	return m
+}
+
+// Stop closes everything; nothing more is heard from the client.
+func (c *Client) Stop() {
+	c.stopped = true
+	c.follower.Stop()
+	c.fetch.Close()
+	c.circuits.Close()
+	c.links.Close(errStopping)
+}
+
+var errStopping = errors.New("the node is stopping")
+
+// LinkUp implements env.LinkHandler.
+func (c *Client) LinkUp(l env.Link) env.LinkEvents { return c.links.LinkUp(l) }
+
+// OnLink tells the follower what clocks others have.
+func (c *Client) OnLink(l *flow.Link) { c.follower.OnPeerTime(l.Peer().Identity, l.Peer().Skew) }
+
+// OnLinkDown is heard by the circuits themselves.
+func (c *Client) OnLinkDown(*flow.Link, error) {}
+
+// OnCreate does not happen at a client; flow closes such a link.
+func (c *Client) OnCreate(leg *flow.Leg, _ cell.Create) { leg.Destroy(cell.ReasonProtocol) }
+
+// OnGossip does not happen at a client; flow closes such a link.
+func (c *Client) OnGossip(*flow.Link, []byte) {}

@@ -1,0 +1,265 @@
+package node
+
+import (
+	"crypto/mlkem"
+	"net/netip"
+	"time"
+
+	"cepa/cell"
+	"cepa/cert"
+	"cepa/circuit"
+	"cepa/directory"
+	"cepa/env"
+	"cepa/flow"
+	"cepa/relay"
+)
+
+// RelayConfig is what a relay is made of.
+type RelayConfig struct {
+	Env         env.Env
+	Network     *directory.Network
+	Keys        *Keys
+	Addresses   []netip.AddrPort // where others reach the relay
+	Policy      directory.Policy // of the exit; an empty one is no exit
+	IPv6        bool             // the exit reaches IPv6 destinations
+	MemoryBytes int              // the one budget for queues and buffers
+	Bandwidth   uint64           // bytes a second that the relay claims; 0 is no statement
+	Nickname    string
+	Contact     string
+	Software    string
+	// Gossip carries rumours; nil leaves reconciliation alone to spread them.
+	Gossip Gossip
+	// OnProgress hears how far the relay has come; it may be nil.
+	OnProgress func(percent int, doing, waiting string)
+	// Encapsulate replaces ML-KEM's own randomness, in a simulation; nil in the daemon.
+	Encapsulate func(*mlkem.EncapsulationKey768) (sharedKey, ciphertext []byte)
+}
+
+// Gossip is the carrier of rumours, by memberlist in the daemon.
+type Gossip interface {
+	directory.Gossip
+	// LinkUp and LinkDown tell of links with relays; packets go over them.
+	LinkUp(id cert.Identity)
+	LinkDown(id cert.Identity)
+	// OnPacket brings a packet of a neighbour, valid until it returns.
+	OnPacket(from cert.Identity, packet []byte)
+}
+
+// Relay is a node that carries circuits of others, and with them the directory. A relay whose
+// identity the network file lists as an authority also carries that.
+type Relay struct {
+	cfg       RelayConfig
+	env       env.Env
+	stats     flow.Stats
+	budget    *flow.Budget
+	links     *flow.Links
+	relay     *relay.Relay
+	fetch     *circuit.Directory
+	follower  *directory.Follower
+	agent     *directory.Agent
+	authority *directory.Authority // nil in most relays
+	listed    bool
+	stopped   bool
+}
+
+// NewRelay makes a relay. It does nothing until Start.
+func NewRelay(cfg RelayConfig) (*Relay, error) {
+	if cfg.OnProgress == nil {
+		cfg.OnProgress = func(int, string, string) {}
+	}
+	r := &Relay{cfg: cfg, env: cfg.Env, budget: flow.NewBudget(cfg.MemoryBytes)}
+	r.links = newLinks(cfg.Env, cfg.Network, r.budget, &r.stats, r)
+	r.fetch = circuit.NewDirectory(circuit.DirectoryConfig{
+		Env: cfg.Env, Links: r.links, NetworkID: cfg.Network.ID, Budget: r.budget, FlowStats: &r.stats,
+		Limits: circuit.DefaultDirectoryLimits(),
+	})
+	r.follower = directory.NewFollower(directory.FollowerConfig{
+		Env: cfg.Env, Network: cfg.Network, Fetcher: r.fetch, Self: r.Identity(),
+		OnConsensus: r.onConsensus, OnProgress: r.onDirectory,
+	})
+	var gossip directory.Gossip
+	if cfg.Gossip != nil {
+		gossip = cfg.Gossip
+	}
+	r.agent = directory.NewAgent(directory.AgentConfig{
+		Env: cfg.Env, Network: cfg.Network, Identity: r.Identity(), Follower: r.follower, Fetcher: r.fetch,
+		Gossip: gossip, Describe: r.describe, Signer: cfg.Keys.Signer,
+	})
+	if cfg.Network.IsAuthority(r.Identity()) {
+		var err error
+		r.authority, err = directory.NewAuthority(directory.AuthorityConfig{
+			Env: cfg.Env, Network: cfg.Network, Identity: r.Identity(), Signer: cfg.Keys.Signer, Agent: r.agent, Follower: r.follower, Prober: prober{r.links},
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	rc := relay.Config{
+		Env: cfg.Env, Links: func() *flow.Links { return r.links }, Budget: r.budget, FlowStats: &r.stats,
+		Identity: r.Identity(), NetworkID: cfg.Network.ID, OnionKeys: cfg.Keys.OnionKeys, Directory: r.agent,
+		Addresses: cfg.Addresses, Test: cfg.Network.Test, IPv6: cfg.IPv6, Encapsulate: cfg.Encapsulate,
+		Limits: relay.DefaultLimits(),
+	}
+	if !cfg.Policy.IsEmpty() {
+		rc.Policy = &cfg.Policy
+	}
+	if cfg.Network.Test {
+		// All relays and clients of a test network share a few addresses.
+		rc.Limits.CreateRate, rc.Limits.CreateBurst = 1000, 4000
+		rc.Limits.UnknownRate, rc.Limits.UnknownBurst = 100, 1000
+	}
+	r.relay = relay.New(rc)
+	return r, nil
+}
+
+// prober sees whether a relay answers, by opening a link to it.
+type prober struct{ links *flow.Links }
+
+func (p prober) Probe(to env.Target, done func(error)) {
+	p.links.To(to, func(_ *flow.Link, err error) { done(err) })
+}
+
+// Identity names the relay.
+func (r *Relay) Identity() cert.Identity { return r.cfg.Keys.Identity() }
+
+func (r *Relay) describe() directory.Descriptor {
+	key, until := r.cfg.Keys.OnionKey()
+	return directory.Descriptor{
+		OnionKey: key, OnionKeyUntil: until, Addresses: r.cfg.Addresses, Policy: r.cfg.Policy,
+		Bandwidth: r.cfg.Bandwidth, Nickname: r.cfg.Nickname, Contact: r.cfg.Contact, Software: r.cfg.Software,
+		Protocols: directory.OurProtocols(), IPv6Exit: r.cfg.IPv6 && !r.cfg.Policy.IsEmpty(),
+	}
+}
+
+// Start begins to bootstrap and to serve.
+func (r *Relay) Start() {
+	r.agent.Start()
+	r.follower.Start()
+	if r.authority != nil {
+		r.authority.Start()
+	}
+}
+
+func (r *Relay) onDirectory(percent int, doing, waiting string) {
+	if !r.listed {
+		r.cfg.OnProgress(percent*9/10, doing, waiting)
+	}
+}
+
+func (r *Relay) onConsensus(c *directory.Consensus) {
+	r.agent.OnConsensus(c)
+	listed := c.Lookup(r.Identity()) != nil
+	switch {
+	case listed && !r.listed:
+		r.cfg.OnProgress(100, "ready: the consensus lists this relay", "")
+	case !listed && r.listed:
+		r.env.Log.Warn("the consensus no longer lists this relay")
+		r.cfg.OnProgress(95, "serving, but not listed", "the authorities to list this relay again")
+	case !listed:
+		r.cfg.OnProgress(95, "serving, but not listed yet", "the authorities to list this relay")
+	}
+	r.listed = listed
+}
+
+// stopGrace is how long the authorities may take to hear that the relay leaves.
+const stopGrace = 500 * time.Millisecond
+
+// Leave tells the authorities that the relay goes away, then calls done; Stop follows.
+func (r *Relay) Leave(done func()) { r.agent.Leave(stopGrace, done) }
+
+// Stop closes everything; nothing more is heard from the relay.
+func (r *Relay) Stop() {
+	if r.stopped {
+		return
+	}
+	r.stopped = true
+	if r.authority != nil {
+		r.authority.Stop()
+	}
+	r.agent.Stop()
+	r.follower.Stop()
+	r.fetch.Close()
+	r.links.Close(errStopping)
+}
+
+// Counters are figures for the control API, name to value.
+func (r *Relay) Counters() map[string]int64 {
+	m := make(map[string]int64)
+	flowCounters(m, &r.stats, r.budget)
+	addCounters(m, "relay_", r.relay.Stats())
+	addCounters(m, "directory_", r.follower.Stats())
+	addCounters(m, "directory_", r.agent.Stats())
+	if r.authority != nil {
+		addCounters(m, "authority_", r.authority.Stats())
+	}
+	m["directory_circuits"] = int64(r.fetch.Circuits())
+	if c := r.follower.Current(); c != nil {
+		m["consensus_relays"] = int64(len(c.Relays))
+		m["consensus_valid_after"] = c.Head.ValidAfter.Unix()
+	}
+	return m
+}
+
+// OnRumour takes a rumour that the gossip brought, see directory.Agent.OnRumour.
+func (r *Relay) OnRumour(sealed []byte, from cert.Identity) (accept, fresh bool) {
+	return r.agent.OnRumour(sealed, from)
+}
+
+// Gossip sends a packet of the gossip to a neighbour with which there is a link.
+func (r *Relay) Gossip(to cert.Identity, packet []byte) (sent bool) {
+	l := r.links.Open(to)
+	return l != nil && l.Gossip(packet)
+}
+
+// DialFor opens a link that the gossip wants; its success shows as a link.
+func (r *Relay) DialFor(to env.Target) { r.links.To(to, func(*flow.Link, error) {}) }
+
+// OnGossipViolation closes the links with a neighbour whose gossip broke the protocol.
+func (r *Relay) OnGossipViolation(from cert.Identity, why error) {
+	for l := r.links.Open(from); l != nil; l = r.links.Open(from) {
+		r.env.Log.Debug("link closed for its gossip", "relay", from.Short(), "why", why)
+		l.Close(why)
+	}
+}
+
+// LinkUp implements env.LinkHandler.
+func (r *Relay) LinkUp(l env.Link) env.LinkEvents { return r.links.LinkUp(l) }
+
+// OnLink tells who needs to know that a relay is reachable.
+func (r *Relay) OnLink(l *flow.Link) {
+	p := l.Peer()
+	if p.Client() {
+		return
+	}
+	r.follower.OnPeerTime(p.Identity, p.Skew)
+	if r.authority != nil {
+		r.authority.LinkUp(p)
+	}
+	if r.cfg.Gossip != nil {
+		r.cfg.Gossip.LinkUp(p.Identity)
+	}
+}
+
+// OnLinkDown tells them of its end, when it was the last link with that relay.
+func (r *Relay) OnLinkDown(l *flow.Link, _ error) {
+	p := l.Peer()
+	if p.Client() || r.links.Open(p.Identity) != nil {
+		return
+	}
+	if r.authority != nil {
+		r.authority.LinkDown(p)
+	}
+	if r.cfg.Gossip != nil {
+		r.cfg.Gossip.LinkDown(p.Identity)
+	}
+}
+
+// OnCreate is the relay's.
+func (r *Relay) OnCreate(leg *flow.Leg, c cell.Create) { r.relay.OnCreate(leg, c) }
+
+// OnGossip is the gossip's.
+func (r *Relay) OnGossip(l *flow.Link, packet []byte) {
+	if r.cfg.Gossip != nil {
+		r.cfg.Gossip.OnPacket(l.Peer().Identity, packet)
+	}
+}
