@@ -81,24 +81,23 @@ func TestGarbageIsRefusedAtABoundedCost(t *testing.T) {
 		}
 	}
 	for _, test := range []struct {
-		name  string
-		play  func(c net.Conn)
-		want  error
-		quick bool // refused at once, not by the clock
+		name string
+		play func(c net.Conn)
+		want error
 	}{
-		{"random bytes", func(c net.Conn) { endless(c, noise) }, ErrNotTLS, true},
-		{"zeros", func(c net.Conn) { endless(c, make([]byte, 4096)) }, ErrNotTLS, true},
-		{"HTTP", func(c net.Conn) { io.WriteString(c, "GET / HTTP/1.1\r\nHost: relay\r\n\r\n") }, ErrNotTLS, true},
-		{"SOCKS", func(c net.Conn) { c.Write([]byte{5, 1, 0, 5, 1, 0, 3}) }, ErrNotTLS, true},
-		{"SSLv2", func(c net.Conn) { c.Write([]byte{0x80, 0x2e, 1, 0, 2, 0}) }, ErrNotTLS, true},
-		{"TLS cut short, then gone", func(c net.Conn) { c.Write(hello[:len(hello)/2]); c.(*net.TCPConn).CloseWrite() }, ErrTLS, true},
-		{"header only, then gone", func(c net.Conn) { c.Write(hello[:3]); c.(*net.TCPConn).CloseWrite() }, ErrTLS, true},
-		{"TLS cut short, then silence", func(c net.Conn) { c.Write(hello[:len(hello)/2]) }, ErrTimeout, false},
-		{"TLS with noise behind", func(c net.Conn) { c.Write(hello); endless(c, noise) }, ErrTLS, true},
-		{"oversized record", func(c net.Conn) { c.Write([]byte{22, 3, 1, 0xff, 0xff}); endless(c, noise) }, ErrTLS, true},
-		{"handshake message of 16 MiB", func(c net.Conn) { c.Write([]byte{22, 3, 1, 0x40, 0, 1, 0xff, 0xff, 0xff}); endless(c, noise) }, ErrTLS, true},
-		{"reset", func(c net.Conn) { c.Write(hello); c.(*net.TCPConn).SetLinger(0); c.Close() }, ErrTLS, true},
-		{"silence", func(net.Conn) {}, ErrTimeout, false},
+		{"random bytes", func(c net.Conn) { endless(c, noise) }, ErrNotTLS},
+		{"zeros", func(c net.Conn) { endless(c, make([]byte, 4096)) }, ErrNotTLS},
+		{"HTTP", func(c net.Conn) { io.WriteString(c, "GET / HTTP/1.1\r\nHost: relay\r\n\r\n") }, ErrNotTLS},
+		{"SOCKS", func(c net.Conn) { c.Write([]byte{5, 1, 0, 5, 1, 0, 3}) }, ErrNotTLS},
+		{"SSLv2", func(c net.Conn) { c.Write([]byte{0x80, 0x2e, 1, 0, 2, 0}) }, ErrNotTLS},
+		{"TLS cut short, then gone", func(c net.Conn) { c.Write(hello[:len(hello)/2]); c.(*net.TCPConn).CloseWrite() }, ErrTLS},
+		{"header only, then gone", func(c net.Conn) { c.Write(hello[:3]); c.(*net.TCPConn).CloseWrite() }, ErrTLS},
+		{"TLS cut short, then silence", func(c net.Conn) { c.Write(hello[:len(hello)/2]) }, ErrTimeout},
+		{"TLS with noise behind", func(c net.Conn) { c.Write(hello); endless(c, noise) }, ErrTLS},
+		{"oversized record", func(c net.Conn) { c.Write([]byte{22, 3, 1, 0xff, 0xff}); endless(c, noise) }, ErrTLS},
+		{"handshake message of 16 MiB", func(c net.Conn) { c.Write([]byte{22, 3, 1, 0x40, 0, 1, 0xff, 0xff, 0xff}); endless(c, noise) }, ErrTLS},
+		{"reset", func(c net.Conn) { c.Write(hello); c.(*net.TCPConn).SetLinger(0); c.Close() }, ErrTLS},
+		{"silence", func(net.Conn) {}, ErrTimeout},
 		{"a byte now and then", func(c net.Conn) {
 			for _, b := range hello {
 				if _, err := c.Write([]byte{b}); err != nil {
@@ -106,10 +105,10 @@ func TestGarbageIsRefusedAtABoundedCost(t *testing.T) {
 				}
 				time.Sleep(20 * time.Millisecond)
 			}
-		}, ErrTimeout, false},
+		}, ErrTimeout},
 		{"TLS, then silence", func(c net.Conn) {
 			tls.Client(c, &tls.Config{InsecureSkipVerify: true}).Handshake()
-		}, ErrTimeout, false},
+		}, ErrTimeout},
 		{"TLS, then a byte now and then", func(c net.Conn) {
 			s := tls.Client(c, &tls.Config{InsecureSkipVerify: true})
 			for {
@@ -118,11 +117,11 @@ func TestGarbageIsRefusedAtABoundedCost(t *testing.T) {
 				}
 				time.Sleep(20 * time.Millisecond)
 			}
-		}, ErrTimeout, false},
+		}, ErrTimeout},
 		{"HTTP over TLS", func(c net.Conn) {
 			s := tls.Client(c, &tls.Config{InsecureSkipVerify: true})
 			io.WriteString(s, "GET / HTTP/1.1\r\n"+strings.Repeat("X-Filler: 0\r\n", 200)+"\r\n")
-		}, ErrHello, true},
+		}, ErrHello},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			goroutines, files := resources()
@@ -132,7 +131,6 @@ func TestGarbageIsRefusedAtABoundedCost(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			began := time.Now()
 			ended := make(chan struct{})
 			go func() {
 				defer close(ended)
@@ -142,9 +140,6 @@ func TestGarbageIsRefusedAtABoundedCost(t *testing.T) {
 			err = receive(t, "the failure", failed)
 			if !errors.Is(err, test.want) {
 				t.Errorf("got %q, want %q", err, test.want)
-			}
-			if took := time.Since(began); test.quick && took > 300*time.Millisecond || took > 4*time.Second {
-				t.Errorf("it took %v", took)
 			}
 			<-ended
 			c.Close()
@@ -458,5 +453,52 @@ func TestAfterBatchWakesTheWriters(t *testing.T) {
 	}
 	if r := atA.(*link).wire.recordsWritten(); r != n/8 {
 		t.Errorf("%d cells went out in %d records, want %d", n, r, n/8)
+	}
+}
+
+// TestQueueIsBounded: an actor that does not mind Queued loses the link, not the process.
+func TestQueueIsBounded(t *testing.T) {
+	t.Parallel()
+	relay := newNode(t, "r", func(c *Config) { c.maxQueued = 1 << 20 })
+	c := rawClient(t, relay.addr, nil)
+	content, _ := clientHello(testNetwork).AppendTo(nil)
+	c.Write(helloCell(t, content))
+	l := receive(t, "LinkUp", relay.ups)
+	for range 17 {
+		l.Send(cells(32, 0))
+		l.Send(cells(2000, 0))
+	}
+	if e := receive(t, "OnDown", relay.downs); !errors.Is(e.down, ErrLimit) {
+		t.Errorf("OnDown(%v)", e.down)
+	}
+}
+
+// TestFewAllocations is not parallel: it counts those of the process.
+func TestFewAllocations(t *testing.T) {
+	a, b := newNode(t, "a", nil), newNode(t, "b", nil)
+	got := make(chan int, 1000)
+	b.onCells = func(_ env.Link, c []byte) { got <- len(c) }
+	atA, _ := connect(t, a, b)
+	c := cells(8, 0)
+	send := func(rounds int) {
+		for range rounds {
+			for range 8 {
+				atA.Send(c)
+			}
+			for sum := 0; sum < 8*len(c); {
+				sum += receive(t, "cells", got)
+			}
+		}
+	}
+	send(50)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	const rounds = 500
+	send(rounds)
+	runtime.ReadMemStats(&after)
+	perCell := float64(after.Mallocs-before.Mallocs) / (rounds * 64)
+	// crypto/tls makes one of 24 bytes for each record of up to 8 cells that it reads; this test some for its waiting.
+	if perCell > 0.5 {
+		t.Errorf("%.2f allocations a cell", perCell)
 	}
 }

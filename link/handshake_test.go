@@ -280,7 +280,7 @@ func TestDialErrorsSayWhatIsWrong(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			client := newNode(t, "", func(c *Config) { c.HandshakeTimeout, c.Stagger = 2*time.Second, 300*time.Millisecond })
+			client := newNode(t, "", func(c *Config) { c.HandshakeTimeout, c.Stagger = 3*time.Second, 300*time.Millisecond })
 			l, err := client.dial(t, relay.target(test.at))
 			if l != nil || !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.says) || !strings.Contains(err.Error(), test.at.String()) {
 				t.Errorf("got %q, want %q saying %q", err, test.want, test.says)

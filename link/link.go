@@ -124,7 +124,7 @@ func (l *link) Send(cells []byte) {
 		l.mu.Unlock()
 		return
 	}
-	if l.queued.Add(int64(len(cells))) > maxQueued {
+	if l.queued.Add(int64(len(cells))) > l.t.cfg.maxQueued {
 		l.mu.Unlock()
 		l.fail(fmt.Errorf("%w: %d bytes are waiting to be written", ErrLimit, l.queued.Load()))
 		return
@@ -182,7 +182,12 @@ func (l *link) exit() {
 	l.mu.Unlock()
 	l.t.forget(l, reason)
 	if !flushed {
-		reason := &Error{"link with", l.peer.Address.String(), reason}
+		// The reason may be logged, and a client's address must not be.
+		with := "a client"
+		if !l.peer.Client() {
+			with = l.peer.Address.String()
+		}
+		reason := &Error{"link with", with, reason}
 		l.t.cfg.Loop.Post(func() {
 			if !l.silent.Swap(true) && l.events != nil {
 				l.events.OnDown(reason)

@@ -59,6 +59,7 @@ type Config struct {
 
 	renewRecords int64         // tests only
 	stallLimit   time.Duration // tests only
+	maxQueued    int64         // tests only
 }
 
 func (c *Config) setDefaults() {
@@ -87,6 +88,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.stallLimit == 0 {
 		c.stallLimit = stallLimit
+	}
+	if c.maxQueued == 0 {
+		c.maxQueued = maxQueued
 	}
 }
 
@@ -220,13 +224,7 @@ func (t *Transport) Close() {
 	t.goroutines.Wait()
 }
 
-// begin counts a goroutine that Close waits for; false after Close.
-func (t *Transport) begin() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.beginLocked()
-}
-
+// beginLocked counts a goroutine that Close waits for; false after Close.
 func (t *Transport) beginLocked() bool {
 	if t.closed {
 		return false
