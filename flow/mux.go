@@ -294,7 +294,9 @@ func (m *Mux) onMessage(msg cell.Message) error {
 		return wrong("DROP that was not negotiated")
 	case cell.MessageWindow:
 		if msg.Stream == 0 {
-			return widen(&m.window, m.cfg.Allowed.Circuit, binary.BigEndian.Uint32(msg.Data))
+			err := widen(&m.window, m.cfg.Allowed.Circuit, binary.BigEndian.Uint32(msg.Data))
+			m.wake()
+			return err
 		}
 	}
 	s := m.streams[msg.Stream]
