@@ -568,6 +568,9 @@ func TestSetCredentials(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if left := time.Until(renewed.Expires()); left > cert.MaxLink || left < cert.MaxLink-time.Minute {
+		t.Errorf("credentials expire in %v", left)
+	}
 	if err := b.SetCredentials(renewed); err != nil {
 		t.Fatal(err)
 	}

@@ -260,6 +260,10 @@ func (t *Transport) raise(l *link, done func(env.Link, error)) error {
 		return err
 	}
 	l.start(func() {
+		if l.silent.Load() { // Transport.Close came first
+			finish(done, nil, ErrClosed)
+			return
+		}
 		l.events = t.cfg.Handler.LinkUp(l)
 		switch {
 		case l.events == nil:
