@@ -132,7 +132,8 @@ func (p *processes) watch(c *child, output io.ReadCloser) {
 	if err != nil {
 		how = "died: " + err.Error()
 	}
-	if last != "" && err != nil {
+	var exit *exec.ExitError
+	if last != "" && errors.As(err, &exit) && exit.ExitCode() >= 0 { // it said why by itself
 		how += " (its last words: " + last + ")"
 	}
 	p.options.Message("%s %s; the rest goes on. To bring it back with its identity:\n\n   %s\n", c.info.Name, how, shellLine(c.args))

@@ -33,6 +33,7 @@ type Client struct {
 	fetch    *circuit.Directory
 	follower *directory.Follower
 	circuits *circuit.Client
+	percent  int // told last; it does not go back
 	ready    bool
 	probing  bool
 	stopped  bool
@@ -81,8 +82,13 @@ const (
 
 func (c *Client) onDirectory(percent int, doing, waiting string) {
 	if !c.ready {
-		c.cfg.OnProgress(percent*percentDirectory/100, doing, waiting)
+		c.progress(percent*percentDirectory/100, doing, waiting)
 	}
+}
+
+func (c *Client) progress(percent int, doing, waiting string) {
+	c.percent = max(c.percent, percent)
+	c.cfg.OnProgress(c.percent, doing, waiting)
 }
 
 // probe sends data over a circuit, until that has worked once.
@@ -91,17 +97,17 @@ func (c *Client) probe() {
 		return
 	}
 	c.probing = true
-	c.cfg.OnProgress(percentCircuits, "building a circuit and sending data over it", "")
+	c.progress(percentCircuits, "building a circuit and sending data over it", "")
 	c.circuits.Probe(func(err error) {
 		c.probing = false
 		switch {
 		case c.stopped:
 		case err == nil:
 			c.ready = true
-			c.cfg.OnProgress(99, "a circuit has carried data", "")
+			c.progress(99, "a circuit has carried data", "")
 			c.cfg.OnReady()
 		default:
-			c.cfg.OnProgress(percentCircuits, "trying again to build a circuit", errorText(err))
+			c.progress(percentCircuits, "trying again to build a circuit", errorText(err))
 			c.env.Clock.AfterFunc(probeAgain, c.probe)
 		}
 	})
