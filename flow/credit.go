@@ -27,7 +27,7 @@ func (ls *Links) window() int {
 // half of the window: a neighbour without credit, whose cells have all left, is always due for
 // one. Circuits would stop for ever otherwise.
 func (ls *Links) batch(window int) int {
-	return max(min(max(window/4, min(16, window/2)), 64), 1)
+	return max(min(max(window/4, min(16, window/2)), 64), 1, ls.leastBatch)
 }
 
 // returned gives back the credit of one cell: it has left for the next link, or was read here.

@@ -78,6 +78,8 @@ type Links struct {
 	out    []byte // batch under construction
 	pairs  []cell.CreditPair
 	place  int
+
+	leastBatch int // for the test that the rule of batch is needed
 }
 
 // ask is one call of To.

@@ -40,7 +40,7 @@ func (p *path) exchanges(t testing.TB, c *circuit, tune func(*exchange), sizes .
 	t.Helper()
 	byID := make(map[cell.StreamID]*exchange)
 	outer := p.open
-	exit := func(s *Stream) bool { return p.exits[len(p.exits)-1].mux == s.m }
+	exit := func(s *Stream) bool { return p.exits[c.index].mux == s.m }
 	p.open = func(s *Stream, m cell.Message) {
 		x := byID[s.ID()]
 		if x == nil || !exit(s) {

@@ -561,6 +561,8 @@ type path struct {
 	control func(m cell.Message) error
 	grantC  Windows
 	grantE  Windows
+	number  byte // the handshake of its CREATEs
+	made    int  // circuits
 }
 
 // newPath is a client and n relays in a row.
@@ -621,6 +623,7 @@ func (m muxHandler) OnControl(msg cell.Message) error {
 type circuit struct {
 	hop
 	created bool
+	index   int // of the circuit on its path
 }
 
 type circuitLeg struct {
@@ -632,9 +635,10 @@ func (l circuitLeg) OnCreated(cell.Create) { l.c.created = true }
 
 func (p *path) circuit(t testing.TB) *circuit {
 	t.Helper()
-	c := &circuit{}
+	c := &circuit{index: p.made}
+	p.made++
 	c.n = p.client
-	leg, err := p.links[0].Create(circuitLeg{hopLeg{&c.hop, false}, c}, 7, []byte("handshake"))
+	leg, err := p.links[0].Create(circuitLeg{hopLeg{&c.hop, false}, c}, 7, []byte{p.number})
 	if err != nil {
 		t.Fatal(err)
 	}
