@@ -1,0 +1,368 @@
+package gossip
+
+import (
+	"bytes"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"cepa/cert"
+	"cepa/env"
+)
+
+func TestRingLearnsOfAllAndOfUpdates(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 10, nil)
+		defer w.close()
+		for i, n := range w.nodes {
+			n.announce(n.rumour(t, byte(i), time.Now(), time.Hour))
+		}
+		w.ring()
+		t.Logf("all know all after %v", w.everybodyKnows(10*time.Second, w.ids()))
+
+		time.Sleep(time.Minute)
+		author := w.nodes[3]
+		update := author.rumour(t, 200, time.Now(), time.Hour)
+		author.announce(update)
+		t.Logf("the update reached all after %v", within(t, 10*time.Second, "the update reaches all", func() bool {
+			return !slices.ContainsFunc(w.nodes, func(n *node) bool { return n != author && !bytes.Equal(n.last(author.id), update) })
+		}))
+		for _, n := range w.nodes {
+			if len(n.blamed) > 0 {
+				t.Errorf("honest relays were blamed: %v", n.blamed)
+			}
+			for reason := range n.g.Stats().Dropped {
+				if reason <= DropIncarnation || reason == DropInvalid || reason == DropOwnName {
+					t.Errorf("honest relays sent what is dropped as %q", reason)
+				}
+			}
+		}
+	})
+}
+
+// TestAnnouncingAfterTheLinks protects the case in which neither side had anything to say when the link came up.
+func TestAnnouncingAfterTheLinks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 5, nil)
+		defer w.close()
+		w.ring()
+		for i, n := range w.nodes {
+			n.announce(n.rumour(t, byte(i), time.Now(), time.Hour))
+		}
+		w.everybodyKnows(10*time.Second, w.ids())
+	})
+}
+
+func TestLatecomerLearnsFromItsOnlyNeighbour(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 6, nil)
+		defer w.close()
+		for i, n := range w.nodes {
+			n.announce(n.rumour(t, byte(i), time.Now(), time.Hour))
+		}
+		w.ring()
+		w.everybodyKnows(10*time.Second, w.ids())
+		time.Sleep(time.Hour / 2)
+		late := w.add(6, nil)
+		late.announce(late.rumour(t, 6, time.Now(), time.Hour))
+		w.link(late, w.nodes[0])
+		w.everybodyKnows(10*time.Second, w.ids())
+	})
+}
+
+// TestRelayWithOneAddressGetsNeighbours is the hub of a new network: everybody knows one relay only.
+func TestRelayWithOneAddressGetsNeighbours(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const relays, wanted = 20, 6
+		var w *world
+		w = newWorld(t, relays, func(c *Config) {
+			self := c.Identity
+			c.Dial = func(to env.Target) {
+				a, b := w.byID(self), w.byID(to.Identity)
+				if len(to.Addresses) != 1 || a == nil || b == nil {
+					t.Errorf("asked to dial %v", to)
+					return
+				}
+				w.mu.Lock()
+				linked := w.links[[2]cert.Identity{a.id, b.id}]
+				w.links[[2]cert.Identity{a.id, b.id}], w.links[[2]cert.Identity{b.id, a.id}] = true, true
+				w.mu.Unlock()
+				if !linked { // this is a's loop
+					b.loop.post(func() { b.g.LinkUp(a.id) })
+					a.loop.post(func() { a.g.LinkUp(b.id) })
+				}
+			}
+		})
+		defer w.close()
+		for i, n := range w.nodes {
+			n.announce(n.rumour(t, byte(i), time.Now(), time.Hour))
+		}
+		for _, n := range w.nodes[1:] {
+			w.link(n, w.nodes[0])
+		}
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		var known int
+		for i, n := range w.nodes {
+			s := n.g.Stats()
+			if s.Neighbours < wanted || s.Dials > wanted+10 {
+				t.Errorf("relay %d: %d neighbours after %d dials", i, s.Neighbours, s.Dials)
+			}
+			known += len(n.g.Members())
+		}
+		// An epidemic is a matter of chance; the agent's reconciliation finds what it missed.
+		if known < relays*(relays-1)*9/10 {
+			t.Errorf("relays know %d others in all, of %d", known, relays*(relays-1))
+		}
+	})
+}
+
+func (w *world) byID(id cert.Identity) *node {
+	for _, n := range w.nodes {
+		if n.id == id {
+			return n
+		}
+	}
+	return nil
+}
+
+func TestWhatIsDeclinedIsNotPassedOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, nil) // a line: 0 - 1 - 2
+		defer w.close()
+		w.nodes[1].decline[w.nodes[0].id] = true
+		for i, n := range w.nodes {
+			n.announce(n.rumour(t, byte(i), time.Now(), time.Hour))
+		}
+		w.link(w.nodes[0], w.nodes[1])
+		w.link(w.nodes[1], w.nodes[2])
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if w.nodes[2].last(w.nodes[0].id) != nil {
+			t.Error("a declined rumour was passed on")
+		}
+		if !w.nodes[0].knows([]cert.Identity{w.nodes[1].id, w.nodes[2].id}) {
+			t.Error("declining one relay's rumour kept the others' from it")
+		}
+		if w.nodes[1].g.Stats().Dropped[DropDeclined] == 0 {
+			t.Error("not counted")
+		}
+	})
+}
+
+func TestExpiredAndForgottenRelaysLeaveAndMayReturn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, nil)
+		defer w.close()
+		w.ring()
+		short, long := w.nodes[0], w.nodes[1]
+		short.announce(short.rumour(t, 0, time.Now(), time.Minute))
+		long.announce(long.rumour(t, 1, time.Now(), time.Hour))
+		w.nodes[2].announce(w.nodes[2].rumour(t, 2, time.Now(), time.Hour))
+		w.everybodyKnows(10*time.Second, w.ids())
+
+		time.Sleep(time.Minute + 20*time.Second)
+		synctest.Wait()
+		if !w.nodes[2].knows([]cert.Identity{long.id}) {
+			t.Errorf("an expired relay is still a member: %v", w.nodes[2].g.Members())
+		}
+		for _, n := range w.nodes {
+			n.loop.do(func() { n.g.Forget(long.id) })
+		}
+		synctest.Wait()
+		if !w.nodes[2].knows(nil) {
+			t.Error("a forgotten relay is still a member")
+		}
+		time.Sleep(time.Minute)
+		if n := w.nodes[0].g.Stats().Dropped; n[DropDead] > 0 {
+			t.Error("a death left the relay that injected it")
+		}
+		short.announce(short.rumour(t, 3, time.Now(), time.Hour))
+		long.announce(long.rumour(t, 4, time.Now(), time.Hour))
+		w.everybodyKnows(10*time.Second, w.ids())
+	})
+}
+
+// TestMemberlistIsRenewedOnceItRemembersManyDead protects against growth without bound: memberlist never forgets.
+func TestMemberlistIsRenewedOnceItRemembersManyDead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, func(c *Config) { c.Limits.Members = 40 })
+		defer w.close()
+		n, gone, friend := w.nodes[0], []*author{}, newAuthor(t, w.network, 1000)
+		n.announce(n.rumour(t, 0, time.Now(), time.Hour))
+		n.befriend(friend.id)
+		n.receive(friend.id, friend.alive(friend.rumour(t, 0, time.Now(), 24*time.Hour)))
+		end := time.Now().Add(30 * time.Minute)
+		for i := range 60 {
+			a := newAuthor(t, w.network, i+1)
+			gone = append(gone, a)
+			n.receive(friend.id, a.alive(a.rumour(t, 0, time.Now(), time.Until(end))))
+			time.Sleep(time.Second)
+		}
+		synctest.Wait()
+		if s := n.g.Stats(); s.Members != 40 || s.DriverNames != 40 || s.Dropped[DropTableFull] != 21 {
+			t.Fatalf("%d members, %d names, %d dropped; want 40, 40, 21", s.Members, s.DriverNames, s.Dropped[DropTableFull])
+		}
+		time.Sleep(40 * time.Minute)
+		synctest.Wait()
+		if s := n.g.Stats(); s.Renewals != 1 || s.DriverNames != 1 || !n.knows([]cert.Identity{friend.id}) {
+			t.Fatalf("%d renewals, %d names, members %v", s.Renewals, s.DriverNames, n.g.Members())
+		}
+		n.receive(friend.id, gone[0].alive(gone[0].rumour(t, 1, time.Now(), time.Hour)))
+		within(t, 5*time.Second, "a relay that was dead is a member again", func() bool {
+			return n.knows([]cert.Identity{friend.id, gone[0].id})
+		})
+	})
+}
+
+func TestIncarnationsNeverRunOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, nil)
+		defer w.close()
+		n, friend := w.nodes[0], newAuthor(t, w.network, 1)
+		n.befriend(friend.id)
+		n.g.mu.Lock()
+		n.g.incarnation = maxIncarnation - 1
+		n.g.mu.Unlock()
+		n.receive(friend.id, friend.alive(friend.rumour(t, 0, time.Now(), time.Hour)))
+		time.Sleep(renewPause + 5*time.Second)
+		n.receive(friend.id, friend.alive(friend.rumour(t, 1, time.Now(), time.Hour)))
+		synctest.Wait()
+		n.g.mu.Lock()
+		incarnation := n.g.table[friend.id].incarnation
+		n.g.mu.Unlock()
+		if n.g.Stats().Renewals != 1 || incarnation != 2 || !n.knows([]cert.Identity{friend.id}) {
+			t.Errorf("%d renewals, incarnation %d, members %v", n.g.Stats().Renewals, incarnation, n.g.Members())
+		}
+	})
+}
+
+// TestFullMemberlistIsFedLater protects the loop from a memberlist that does not read.
+func TestFullMemberlistIsFedLater(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, func(c *Config) { c.Limits.Packets, c.Limits.Messages = Budget{1e6, 1e6}, Budget{1e6, 1e6} })
+		defer w.close()
+		n, friend := w.nodes[0], newAuthor(t, w.network, 1000)
+		n.befriend(friend.id)
+		n.g.mu.Lock()
+		reading, stuck := n.g.driver, n.g.newDriver()
+		stuck.list = reading.list
+		n.g.driver = stuck
+		n.g.mu.Unlock()
+		var ids []cert.Identity
+		const relays = driverInbox + 20
+		n.g.verify.budget, n.g.limits.VerifyAll = Budget{1e6, 1e6}, Budget{1e6, 1e6}
+		for i := range relays {
+			a := newAuthor(t, w.network, i+1)
+			ids = append(ids, a.id)
+			n.receive(friend.id, a.alive(a.rumour(t, 0, time.Now(), time.Hour)))
+			synctest.Wait() // everything is quiet: nobody waits for memberlist
+		}
+		if s := n.g.Stats(); s.Waiting != relays || s.Dropped[DropDriverFull] < 20 || s.Members != relays {
+			t.Errorf("%d waiting of %d members, %d found no room", s.Waiting, s.Members, s.Dropped[DropDriverFull])
+		}
+		n.g.mu.Lock()
+		n.g.driver = reading
+		n.g.mu.Unlock()
+		within(t, 10*time.Second, "memberlist has taken all", func() bool { return n.g.Stats().Waiting == 0 && n.knows(ids) })
+	})
+}
+
+func TestNothingIsCalledOrLeftAfterClose(t *testing.T) {
+	t.Parallel()
+	// A bubble ends only when all its goroutines, memberlist's too, have returned.
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4, nil)
+		for i, n := range w.nodes {
+			n.announce(n.rumour(t, byte(i), time.Now(), time.Hour))
+		}
+		w.ring()
+		time.Sleep(300 * time.Millisecond) // in the middle of it
+		for _, n := range w.nodes {
+			n.loop.do(n.g.Close) // from the loop
+			n.g.Close()
+		}
+		synctest.Wait()
+		n := w.nodes[0]
+		before := n.g.Stats()
+		shown := n.shown
+		other := w.nodes[1]
+		n.receive(other.id, other.alive(other.rumour(t, 99, time.Now(), time.Hour)))
+		n.announce(n.rumour(t, 98, time.Now(), time.Hour))
+		n.loop.do(func() {
+			n.g.LinkUp(cert.Identity{9})
+			n.g.Forget(other.id)
+			n.g.LinkDown(other.id)
+		})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if after := n.g.Stats(); after.PacketsIn != before.PacketsIn || after.PacketsOut != before.PacketsOut || after.Members != before.Members || n.shown != shown {
+			t.Errorf("before %+v, after %+v", before, after)
+		}
+		for _, n := range w.nodes {
+			n.loop.stop()
+		}
+		synctest.Wait()
+		buf := make([]byte, 1<<20)
+		mine := strings.Count(string(buf[:runtime.Stack(buf, false)]), "memberlist")
+		if mine > 0 {
+			t.Error("goroutines of memberlist are left")
+		}
+	})
+}
+
+func TestCloseWhileTheLoopStands(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, nil)
+		n, friend := w.nodes[0], newAuthor(t, w.network, 1)
+		n.befriend(friend.id)
+		n.loop.do(func() {
+			n.g.OnPacket(friend.id, friend.alive(friend.rumour(t, 0, time.Now(), time.Hour)))
+			n.loop.hold(true)
+		})
+		synctest.Wait() // the worker waits for the loop
+		n.g.Close()
+		n.loop.hold(false)
+		synctest.Wait()
+		if n.shown > 0 {
+			t.Error("the handler was called after Close")
+		}
+		n.loop.stop()
+	})
+}
+
+func TestNewRefusesAnIncompleteConfig(t *testing.T) {
+	t.Parallel()
+	if _, err := New(Config{Identity: cert.Identity{1}}); err == nil {
+		t.Error("no error")
+	}
+}
+
+func TestReasonsHaveNames(t *testing.T) {
+	t.Parallel()
+	seen := make(map[string]Reason)
+	for r := Reason(1); r < reasons; r++ {
+		if name := r.String(); name == "" || seen[name] != 0 {
+			t.Errorf("reason %d is called %q, like %d", r, name, seen[name])
+		} else {
+			seen[name] = r
+		}
+	}
+	if fmt.Sprint(reasons) != "unknown reason" {
+		t.Error("a reason too many")
+	}
+}

@@ -1,0 +1,160 @@
+package gossip
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+	"time"
+
+	"cepa/cert"
+	"cepa/directory"
+)
+
+// entry is the newest rumour of one relay.
+type entry struct {
+	rumour      directory.Rumour
+	sealed      []byte
+	from        cert.Identity // the neighbour that told
+	incarnation uint32        // towards memberlist
+	waiting     bool          // memberlist has not taken it yet
+	member      bool          // memberlist holds the relay for alive
+}
+
+// compareRumours says which of two rumours of one relay is newer, in the order of descriptors (Descriptor.Compare).
+func compareRumours(a, b *directory.Rumour) int {
+	return cmp.Or(a.Issued.Compare(b.Issued), a.Published.Compare(b.Published), a.Descriptor.Compare(b.Descriptor))
+}
+
+// known reports whether exactly this rumour is held.
+func (g *Gossip) known(a alive) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	e := g.table[a.id]
+	return e != nil && bytes.Equal(e.sealed, a.meta)
+}
+
+// newer reports whether r is newer than what is held of the relay.
+func (g *Gossip) newer(r *directory.Rumour) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	e := g.table[r.Identity]
+	return e == nil || compareRumours(r, &e.rumour) > 0
+}
+
+// admit takes a verified and accepted rumour into the table and offers it to memberlist.
+func (g *Gossip) admit(n news) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	id := n.rumour.Identity
+	e := g.table[id]
+	if e == nil {
+		if !g.roomLocked(id) {
+			g.counters.drop(DropTableFull)
+			return
+		}
+		e = &entry{}
+		g.table[id] = e
+	} else if compareRumours(&n.rumour, &e.rumour) <= 0 {
+		g.counters.drop(DropStale)
+		return
+	}
+	g.counters.accepted.Add(1)
+	g.incarnation++
+	e.rumour, e.sealed, e.from, e.incarnation = n.rumour, n.sealed, n.from, g.incarnation
+	g.waitLocked(e, true)
+	g.feedLocked(e)
+}
+
+// roomLocked reports whether one more relay may be held, by the table and by memberlist, which remembers the dead.
+func (g *Gossip) roomLocked(id cert.Identity) bool {
+	if len(g.table) >= g.limits.Members {
+		g.expireLocked(g.now())
+	}
+	_, known := g.driver.names[id]
+	return len(g.table) < g.limits.Members && (known || len(g.driver.names) < 2*g.limits.Members)
+}
+
+func (g *Gossip) waitLocked(e *entry, waiting bool) {
+	switch {
+	case waiting && !e.waiting:
+		g.waiting++
+	case !waiting && e.waiting:
+		g.waiting--
+	}
+	e.waiting = waiting
+}
+
+// feedLocked gives an entry to memberlist and reports whether there was room.
+func (g *Gossip) feedLocked(e *entry) bool {
+	a := alive{e.rumour.Identity, e.sealed, e.incarnation}
+	if !g.driver.feed(appendAlive(make([]byte, 0, len(e.sealed)+160), a)) {
+		g.counters.drop(DropDriverFull)
+		return false
+	}
+	g.driver.names[a.id] = struct{}{}
+	return true
+}
+
+// forgetLocked drops a relay and tells memberlist that it is dead. Should memberlist not take that now, it goes on
+// choosing the relay, whose packets are redirected, until it is replaced.
+func (g *Gossip) forgetLocked(id cert.Identity, e *entry) {
+	g.waitLocked(e, false)
+	delete(g.table, id)
+	if !g.driver.feed(appendDead(nil, id, g.self, e.incarnation)) {
+		g.counters.drop(DropDriverFull)
+	}
+}
+
+func (g *Gossip) expireLocked(now time.Time) {
+	for id, e := range g.table {
+		if !now.Before(e.rumour.Expires) {
+			g.forgetLocked(id, e)
+		}
+	}
+}
+
+// current reports whether meta is what is held of a relay: this one's own rumour, or the newest of another. from is the
+// neighbour that told.
+func (g *Gossip) current(id cert.Identity, meta []byte) (from cert.Identity, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if id == g.self {
+		return from, bytes.Equal(meta, g.own)
+	}
+	e := g.table[id]
+	if e == nil || !bytes.Equal(meta, e.sealed) {
+		return from, false
+	}
+	return e.from, true
+}
+
+// some returns up to n entries other than those that skip rejects: not a fair sample, but another one each time.
+func (g *Gossip) some(n int, skip func(cert.Identity, *entry) bool) []*entry {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var found []*entry
+	for id, e := range g.table {
+		if len(found) >= n {
+			break
+		}
+		if !skip(id, e) {
+			found = append(found, &entry{rumour: e.rumour, sealed: e.sealed}) // admit changes entries, never what they point to
+		}
+	}
+	return found
+}
+
+// Members returns the relays that memberlist holds for alive, without this one, ascending. It may be called from any
+// goroutine.
+func (g *Gossip) Members() []cert.Identity {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var ids []cert.Identity
+	for id, e := range g.table {
+		if e.member {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, cert.Identity.Compare)
+	return ids
+}
