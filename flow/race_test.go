@@ -195,10 +195,8 @@ type wire struct {
 	w       *world
 	ends    [2]*Mux
 	budgets [2]*Budget
-	last    [2]time.Duration
 	err     error
 	busy    [2]bool
-	room    int // payloads a turn; 0 is any
 	onOpen  func(*Stream, cell.Message)
 	lag     func() time.Duration
 	arrives [2]int64

@@ -112,7 +112,6 @@ type testTimer struct {
 	w   *world
 	f   func()
 	gen int
-	set bool
 }
 
 func (t *testTimer) Stop() bool { t.gen++; return true }
@@ -144,7 +143,6 @@ type pipeEnd struct {
 	ev     env.LinkEvents
 	queue  []byte
 	busy   bool
-	gate   int // cells that may leave now; below 0: all
 	delay  time.Duration
 	rate   float64 // bytes a second; 0 is at once
 	closed bool
@@ -152,7 +150,6 @@ type pipeEnd struct {
 	sent   []byte // if keep, all that was sent
 	keep   bool
 	reason error
-	freeAt env.Mono
 }
 
 func (e *pipeEnd) Peer() *env.Peer { return &e.peer }
