@@ -23,7 +23,7 @@ const (
 
 var (
 	readBuffers  = sync.Pool{New: func() any { return new([readSize]byte) }}
-	writeBuffers = sync.Pool{New: func() any { return new([chunkSize]byte) }}
+	writeBuffers = sync.Pool{New: func() any { return new(outChunk) }}
 )
 
 // conn implements env.Conn on a net.Conn.
@@ -33,6 +33,10 @@ var (
 // The reader waits while the inbox is full or the connection is paused; the writer waits for
 // something to write. Both are started when first needed. The reader ends with EOF, a failure
 // or the connection; the writer ends last and closes the descriptor.
+//
+// Pausing stops the reader, so the end of a paused connection to which nothing is written is
+// noticed only when it is resumed, and OnEOF waits with the data before it. A writer learns of
+// the end at once.
 type conn struct {
 	l *Loop
 	c net.Conn
@@ -87,8 +91,8 @@ type batch struct {
 }
 
 type outChunk struct {
-	buf *[chunkSize]byte
 	n   int
+	buf [chunkSize]byte
 }
 
 // Adopt makes c a connection of the loop, which owns it from now on. up is called as an event,
@@ -134,7 +138,7 @@ func (k *conn) Write(p []byte) {
 		p = p[n:]
 	}
 	for len(p) > 0 {
-		last := &outChunk{buf: writeBuffers.Get().(*[chunkSize]byte)}
+		last := writeBuffers.Get().(*outChunk)
 		last.n = copy(last.buf[:], p)
 		p = p[last.n:]
 		k.outbox = append(k.outbox, last)

@@ -314,14 +314,17 @@ func BenchmarkConn(b *testing.B) {
 	var in, out env.Conn
 	const most = 1 << 20
 	eof := false
-	pOut := &events{drained: func() {
-		if out.Queued() < most {
-			in.Pause(false)
-		}
+	end := func() {
 		if eof && out.Queued() == 0 {
 			close(done)
 			eof = false
 		}
+	}
+	pOut := &events{drained: func() {
+		if out.Queued() < most {
+			in.Pause(false)
+		}
+		end()
 	}}
 	pIn := &events{
 		data: func(p []byte) {
@@ -330,7 +333,7 @@ func BenchmarkConn(b *testing.B) {
 				in.Pause(true)
 			}
 		},
-		eof: func() { eof = true },
+		eof: func() { eof = true; end() },
 	}
 	b.SetBytes(readSize)
 	b.ReportAllocs()

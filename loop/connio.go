@@ -146,7 +146,7 @@ func (k *conn) nextWrite(sentEOF bool) (chunks []*outChunk, ok bool) {
 // wrote accounts for a write.
 func (k *conn) wrote(chunks []*outChunk, n int64, err error) {
 	for _, c := range chunks {
-		writeBuffers.Put(c.buf)
+		writeBuffers.Put(c)
 	}
 	k.queued.Add(-n)
 	k.mu.Lock()
@@ -175,7 +175,7 @@ func (k *conn) end(sentEOF bool) {
 		k.writeCond.Wait()
 	}
 	for _, c := range k.outbox {
-		writeBuffers.Put(c.buf)
+		writeBuffers.Put(c)
 	}
 	k.outbox = nil
 	k.mu.Unlock()
