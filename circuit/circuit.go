@@ -205,6 +205,9 @@ func (c *circuit) becomeKeying(reply []byte) {
 	c.become(stateKeying)
 	c.offer.finish(c.cfg.env.Pool, reply, func(layer *cgo.Client, allowed flow.Windows, err error) {
 		if c.state != stateKeying {
+			if layer != nil {
+				layer.Erase()
+			}
 			return
 		}
 		if err != nil {

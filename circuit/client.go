@@ -77,7 +77,7 @@ func DefaultLimits() Limits {
 		StallAgain:  4 * time.Second,
 		Attempts:    3,
 		Losses:      5,
-		RequestTime: 60 * time.Second,
+		RequestTime: 55 * time.Second, // less than applications and SOCKS servers wait, who do not know why
 		ProbeTime:   10 * time.Second,
 		AvoidTime:   30 * time.Second,
 		AvoidMost:   10 * time.Minute,

@@ -44,7 +44,8 @@ type guard struct {
 	trying    int      // circuits that wait for its CREATED
 	asked     int      // circuits that it was to extend, for the warning about route capture
 	built     int      // those that became whole
-	warned    bool
+	captured  bool     // fewer than half of them did
+	last      env.Mono // when a circuit through it was begun last
 }
 
 type guardState uint8
@@ -272,8 +273,9 @@ func (g *guards) offline() bool {
 // Route capture: a guard that lets only circuits through whose other relays are its friends'
 // shows as many failures beyond the first hop.
 const (
-	captureSample = 100 // circuits
-	captureShare  = 2   // warn when fewer than 1 of 2 become whole
+	captureSample = 100             // circuits
+	captureShare  = 2               // warn when fewer than 1 of 2 become whole
+	captureEvery  = 2 * time.Second // then at most 30 circuits a minute
 )
 
 // onExtended counts one circuit beyond the first hop.
@@ -286,12 +288,20 @@ func (g *guards) onExtended(x *guard, whole bool) {
 		return
 	}
 	bad := x.built*captureShare < x.asked
-	if bad && !x.warned {
+	if bad && !x.captured {
 		g.log.Warn("most circuits through a guard fail beyond it: an overloaded network, or a guard that chooses the others; building fewer through it",
 			"built", x.built, "of", x.asked)
 	}
-	x.warned = bad
+	x.captured = bad
 	x.asked, x.built = x.asked/2, x.built/2
+}
+
+// mayBuild returns how long the next circuit through x has to wait.
+func (g *guards) mayBuild(x *guard) time.Duration {
+	if !x.captured {
+		return 0
+	}
+	return captureEvery - g.env.Clock.Now().Sub(x.last)
 }
 
 var errGuards = errors.New("not a list of guards")

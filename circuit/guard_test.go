@@ -243,6 +243,28 @@ func TestGuardsGrowOld(t *testing.T) {
 	}
 }
 
+// TestAGuardThatChoosesTheOthers: when most circuits fail beyond a guard, few are built through it.
+func TestAGuardThatChoosesTheOthers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 9, 8, 3)
+	x := w.newClient(func(c *Config) { c.Limits.CleanAge = time.Second }) // so that circuits are built all the time
+	w.f.Run(time.Second)
+	g := x.c.guards.listed[0]
+	count := func() uint64 { n := x.c.nextID; w.f.Run(time.Minute); return x.c.nextID - n }
+	if n := count(); n < 60 {
+		t.Fatalf("%d circuits in a minute: the test shows little", n)
+	}
+	for range captureSample {
+		x.c.guards.onExtended(g, false)
+	}
+	if n := count(); n > 31 {
+		t.Errorf("%d circuits in a minute", n)
+	}
+	if !w.f.RunUntil(10*time.Minute, func() bool { return !g.captured }) { // all of these become whole
+		t.Error("the guard is not trusted again")
+	}
+}
+
 func FuzzDecodeGuards(f *testing.F) {
 	network := cert.NetworkID{7}
 	for _, sample := range [][]*guard{

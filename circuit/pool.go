@@ -274,13 +274,13 @@ type waitError struct {
 }
 
 func (e *waitError) Error() string { return e.why.Error() }
-func (e *waitError) Unwrap() error { return e.why }
 
 var (
 	errBuilds    = errors.New("enough circuits are being built")
 	errCircuits  = errors.New("all circuits are in use")
 	errUnguarded = errors.New("the consensus lists no guard that circuits can be built through")
 	errOffline   = errors.New("no guard reachable")
+	errCaptured  = errors.New("too many circuits through the guard fail")
 )
 
 // build starts one circuit, through g or, if that is nil, the guard of choice.
@@ -313,15 +313,20 @@ func (c *Client) build(g *guard, w wish) error {
 			return &waitError{wait, errOffline}
 		}
 	}
-	path, err := c.network.choosePath(c.env.Rand, g.relay, w, c.subnets())
-	if err != nil {
-		if errors.Is(err, errNoMiddle) {
-			c.trouble = err
-		}
-		return err
+	if wait := c.guards.mayBuild(g); wait > 0 {
+		return &waitError{wait, errCaptured}
 	}
-	c.start(g, path)
-	return nil
+	path, err := c.network.choosePath(c.env.Rand, g.relay, w, c.subnets())
+	switch {
+	case err == nil:
+		c.start(g, path)
+	case errors.Is(err, errNoMiddle):
+		c.trouble = err
+	case errors.Is(err, errExits) && g != c.guards.listed[0]:
+		c.trouble = err
+		return &waitError{time.Second, err} // the first guard may be back soon
+	}
+	return err
 }
 
 // evict closes the oldest circuit that nobody uses.
@@ -343,6 +348,7 @@ func (c *Client) start(g *guard, path []*relayInfo) {
 		hops[i] = r.hop
 	}
 	g.trying++
+	g.last = c.env.Clock.Now()
 	c.circuits = append(c.circuits, p)
 	p.circuit = newCircuit(&c.wiring, p, hops, false)
 	p.timer = c.env.Clock.AfterFunc(c.limits.Stall, p.onTimer)

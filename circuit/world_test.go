@@ -34,17 +34,16 @@ type world struct {
 
 // testRelay is a real relay.Relay on a node of the fake world.
 type testRelay struct {
-	w       *world
-	name    string
-	node    *envtest.Node
-	key     *ntor.OnionKey
-	relay   *relay.Relay
-	links   *flow.Links
-	policy  *directory.Policy
-	stats   flow.Stats
-	answer  func(request []byte) []byte // of the directory
-	tamper  func(from *env.Peer, cells []byte)
-	streams int
+	w      *world
+	name   string
+	node   *envtest.Node
+	key    *ntor.OnionKey
+	relay  *relay.Relay
+	links  *flow.Links
+	policy *directory.Policy
+	stats  flow.Stats
+	answer func(request []byte) []byte // of the directory
+	tamper func(from *env.Peer, cells []byte)
 }
 
 const interval = time.Hour
@@ -235,16 +234,15 @@ func (e *echoServer) OnDown(error) {}
 
 // app is an application with one stream.
 type app struct {
-	h        *Handle
-	near     env.Conn
-	far      env.Conn
-	probe    envtest.ConnProbe
-	dones    int
-	result   Result
-	err      error
-	circuits []Info // at done, those with streams
-	at       env.Mono
-	send     []byte
+	h      *Handle
+	near   env.Conn
+	far    env.Conn
+	probe  envtest.ConnProbe
+	dones  int
+	result Result
+	err    error
+	at     env.Mono
+	send   []byte
 }
 
 // open asks for a stream and, once connected, sends and half-closes.
