@@ -98,6 +98,8 @@ type Agent struct {
 
 	housekeeping, reconciling, saving env.Timer
 	unsaved                           bool
+	comparing                         bool // with another relay, since compared
+	compared                          env.Mono
 	running                           bool
 }
 

@@ -298,6 +298,35 @@ func TestDescriptorFromALiarIsHeldAgainstTheLiar(t *testing.T) {
 	}
 }
 
+// TestSilentNewcomersDelayOthersButDoNotStopThem protects honest newcomers from many who announce themselves and then
+// do not give their descriptors.
+func TestSilentNewcomersDelayOthersButDoNotStopThem(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 12, 3, nil)
+	a := w.members[0]
+	a.start()
+	announce := func(n int) {
+		_, rumour, _ := rumourOf(t, w.network, n, testNow, nil)
+		request := must[[]byte](t)(Request{Kind: Announce, Rumour: rumour}.AppendTo(nil))
+		w.f.Do(func() {
+			a.agent.Serve(request, &env.Peer{Identity: testIdentity(n), Address: addr("60.0.0.1:1234")}, func([]byte) {})
+		})
+	}
+	for i := range 300 {
+		w.serve[testIdentity(1000+i)] = func(Request, *env.Peer) ([]byte, error) { return nil, errSilence }
+		announce(1000 + i)
+	}
+	if s := a.agent.Stats(); s.Pulling != 300 {
+		t.Fatalf("%d descriptors wanted", s.Pulling)
+	}
+	for _, m := range w.members[1:] {
+		m.start()
+	}
+	w.until(3*time.Minute, "the descriptors of the others", func() bool {
+		return a.agent.Descriptor(testIdentity(1)) != nil && a.agent.Descriptor(testIdentity(2)) != nil
+	})
+}
+
 func TestAnnouncementMustComeFromTheRelayItself(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 9, 3, nil)
@@ -402,6 +431,24 @@ func checkStore(t *testing.T, s *descriptors) {
 	}
 	if fmt.Sprint(sites) != fmt.Sprint(s.sites) || fmt.Sprint(addresses) != fmt.Sprint(s.addresses) {
 		t.Fatalf("counts by address are wrong: %v %v", sites, s.sites)
+	}
+}
+
+// TestUnlistedRelaysShareTheBudgetOfTheirSite: an identity costs nothing, so it alone buys nothing.
+func TestUnlistedRelaysShareTheBudgetOfTheirSite(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 13, 2, func(n *Network) { n.Test = false })
+	w.members[1].start()
+	request := must[[]byte](t)(Request{Kind: AskSummary}.AppendTo(nil))
+	answered := 0
+	for i := range 2 * relayBurst {
+		p := &env.Peer{Identity: cert.Identity(testSeed('z', i)), Address: netip.AddrPortFrom(netip.MustParseAddr("30.0.0.9"), uint16(1+i))}
+		w.f.Do(func() {
+			w.members[1].agent.Serve(request, p, func(a []byte) { answered += b2i(Status(a[0]) == StatusOK) })
+		})
+	}
+	if answered > relayBurst || answered < relayBurst/2 {
+		t.Errorf("%d answers to as many identities of one /24", answered)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"cepa/cert"
@@ -48,6 +49,7 @@ const (
 	settleQuiet = 300 * time.Millisecond
 	settleLimit = 3 * time.Second
 	signRetry   = 200 * time.Millisecond
+	startGrace  = 15 * time.Second // before it complains of too few relays
 )
 
 // Authority makes the consensus: it looks which relays can be reached, says what they may be used for, and signs one
@@ -72,14 +74,15 @@ type Authority struct {
 	stats   AuthorityStats
 
 	relays  map[cert.Identity]*standing
-	links   map[linkKey]int // open links that were dialled from here
+	links   map[cert.Identity][]netip.AddrPort // where open links go that were dialled from here
 	probing struct {
 		open  int
 		queue []*standing
 	}
-	last      *signed   // the last that was signed, published or not
-	busy      bool      // building or storing
-	settled   bool      // the first consensus after the start has been made
+	last      *signed // the last that was signed, published or not
+	busy      bool    // building or storing
+	settled   bool    // the first consensus after the start has been made
+	started   env.Mono
 	newcomer  env.Mono  // when a relay last became reachable
 	enough    env.Mono  // when there were enough relays for the first time; 0 before
 	historyAt time.Time // when the history was last stored
@@ -100,7 +103,7 @@ func NewAuthority(cfg AuthorityConfig) (*Authority, error) {
 		cfg: cfg, env: cfg.Env, log: cfg.Env.Log, network: cfg.Network,
 		gripes: newComplaints(cfg.Env),
 		relays: make(map[cert.Identity]*standing),
-		links:  make(map[linkKey]int),
+		links:  make(map[cert.Identity][]netip.AddrPort),
 	}
 	data, err := a.env.Store.Load(signedBlob)
 	if err == nil {
@@ -122,6 +125,7 @@ func (a *Authority) Start() {
 		return
 	}
 	a.running = true
+	a.started = a.env.Clock.Now()
 	if a.last != nil && a.last.validAfter.After(a.newest()) {
 		if err := a.cfg.Follower.Adopt(a.last.head, a.last.body); err != nil {
 			a.log.Info("the last consensus signed here is of no use any more", "valid_after", a.last.validAfter, "err", err)
@@ -230,7 +234,7 @@ func (a *Authority) ready(relays int) (again time.Duration, ok bool) {
 	now := a.env.Clock.Now()
 	if least := int(a.network.Param(MinRelays)); relays < least {
 		a.enough = 0
-		if a.settled || a.cfg.Follower.Newest() != nil {
+		if a.settled || a.cfg.Follower.Newest() != nil && now.Sub(a.started) > startGrace {
 			a.gripes.warn("too few relays can be reached: the last consensus stays in use", "relays", relays, "wanted", least)
 		}
 		return max(a.network.Interval()/10, signRetry), false

@@ -9,5 +9,11 @@
 // own bytes is refused, so that one document has one digest. Keys that this version does not know are kept as
 // Extensions and otherwise ignored. Times in bodies are Unix milliseconds.
 //
+// Beside the documents the package has the actors that keep them: a Follower in every node, which keeps one consensus
+// and refuses what would turn it back; an Agent in every relay, which publishes the relay's descriptor, keeps those of
+// others, answers requests and compares what it knows with other relays; and an Authority, which makes the consensus.
+// They are called by package node on one loop, and act through package env, a Fetcher (package circuit), a Gossip
+// (package directory/gossip, or a simulator's) and a Prober. Nothing in an actor is safe for concurrent use.
+//
 // The formats are those of docs/protocol.md, section "Directory".
 package directory

@@ -2,6 +2,7 @@ package directory
 
 import (
 	"slices"
+	"time"
 
 	"cepa/cert"
 	"cepa/env"
@@ -10,14 +11,19 @@ import (
 // maxBucketBytes bounds the answer to AskBucket.
 const maxBucketBytes = 32 * maxBucketDigests
 
+// maxComparison is how long one relay may take before another is asked.
+const maxComparison = 30 * time.Second
+
 // onReconcile compares what is held with a random relay, and fetches what is missing here.
 func (a *Agent) onReconcile() {
 	every := a.network.millis(ReconcileMillis)
 	a.reconciling.Reset(every - every/8 + a.randomTime(every/4))
+	now := a.env.Clock.Now()
 	to, ok := a.partner()
-	if !ok {
+	if !ok || a.comparing && now.Sub(a.compared) < maxComparison {
 		return
 	}
+	a.comparing, a.compared = true, now
 	fetch(a.cfg.Fetcher, to, Request{Kind: AskSummary}, SummarySize, func(status Status, body []byte, err error) {
 		var theirs Summary
 		if err == nil && status == StatusOK {
@@ -25,6 +31,7 @@ func (a *Agent) onReconcile() {
 		}
 		if err != nil || status != StatusOK || !a.running {
 			a.log.Debug("no summary", "relay", to.Identity.Short(), "status", status, "err", err)
+			a.endComparison(now)
 			return
 		}
 		differing := theirs.Differing(a.store.sum())
@@ -35,14 +42,26 @@ func (a *Agent) onReconcile() {
 		if len(a.store.entries) > Buckets { // else it is a beginner, who wants all
 			differing = differing[:min(len(differing), maxRelayBuckets)]
 		}
-		a.compareBuckets(to, differing)
+		a.compareBuckets(now, to, differing)
 	})
 }
 
+// endComparison lets the next one begin.
+func (a *Agent) endComparison(session env.Mono) {
+	if session == a.compared {
+		a.comparing = false
+	}
+}
+
 // compareBuckets asks for the digests of one bucket after the other.
-func (a *Agent) compareBuckets(with env.Target, buckets []int) {
-	if len(buckets) == 0 || !a.running {
+func (a *Agent) compareBuckets(session env.Mono, with env.Target, buckets []int) {
+	if !a.running || session != a.compared || a.env.Clock.Now().Sub(session) > maxComparison {
+		a.endComparison(session)
+		return
+	}
+	if len(buckets) == 0 {
 		a.stats.Reconciled++
+		a.endComparison(session)
 		return
 	}
 	bucket := buckets[0]
@@ -53,6 +72,7 @@ func (a *Agent) compareBuckets(with env.Target, buckets []int) {
 		}
 		if err != nil || status != StatusOK {
 			a.log.Debug("no digests", "relay", with.Identity.Short(), "status", status, "err", err)
+			a.endComparison(session)
 			return
 		}
 		for _, d := range digests {
@@ -60,7 +80,7 @@ func (a *Agent) compareBuckets(with env.Target, buckets []int) {
 				a.pull(&pull{digest: d, from: with.Identity, sources: []env.Target{with}})
 			}
 		}
-		a.compareBuckets(with, buckets[1:])
+		a.compareBuckets(session, with, buckets[1:])
 	})
 }
 

@@ -14,14 +14,7 @@ type rumours struct {
 	order   [][32]byte        // a ring, the oldest at next
 	next    int
 	from    buckets // by neighbour
-	updates buckets // by the relay that a rumour is of
-	counted map[update]bool
-}
-
-// update is one piece of news of one relay, which counts once however often it is heard.
-type update struct {
-	of     cert.Identity
-	digest cert.Digest
+	updates buckets // how often one relay may have news; the table is not used, each entry has its own
 }
 
 func newRumours(network *Network) rumours {
@@ -29,23 +22,31 @@ func newRumours(network *Network) rumours {
 		seen:    make(map[[32]byte]bool),
 		from:    newBuckets(rumourRate, rumourBurst),
 		updates: newUpdates(network),
-		counted: make(map[update]bool),
 	}
 }
 
-// count spends the budget of a relay's news, once for each.
-func (r *rumours) count(u update, now env.Mono) bool {
-	if r.counted[u] {
+// spend takes news of a relay from its budget, once for each digest however often it is heard. Relays of which nothing
+// is held have none: those are bounded by the candidate store and by what may be fetched, and not by a table that a
+// flood of names could fill.
+func (r *rumours) spend(e *entry, digest cert.Digest, now env.Mono) bool {
+	if e == nil || e.counted == digest {
 		return true
 	}
-	if !r.updates.take(string(u.of[:]), 1, now) {
+	tokens := r.updates.fill(e.news, now)
+	if tokens < 1 {
 		return false
 	}
-	if len(r.counted) >= maxSeenRumours {
-		clear(r.counted) // some may count twice
-	}
-	r.counted[u] = true
+	e.news, e.counted = bucket{tokens - 1, now}, digest
 	return true
+}
+
+// inherit gives an entry the budget of the one that it replaces; the first of a relay has cost one.
+func (r *rumours) inherit(e, from *entry, now env.Mono) {
+	if from == nil {
+		e.news = bucket{r.updates.burst - 1, now}
+		return
+	}
+	e.news, e.counted = from.news, from.counted
 }
 
 func (r *rumours) remember(key [32]byte, accept bool) {
@@ -121,7 +122,7 @@ func (a *Agent) judge(r Rumour, now env.Mono) (accept, fresh, final bool) {
 	} else if r.isFarewell() {
 		return true, false, true // of a relay that is not known here: there is nothing to forget
 	}
-	if !a.rumours.count(update{r.Identity, r.Descriptor}, now) {
+	if !a.rumours.spend(a.store.entries[r.Identity], r.Descriptor, now) {
 		a.stats.LimitedRumours++
 		return false, false, false
 	}

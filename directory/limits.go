@@ -32,7 +32,7 @@ func (n *Network) millis(name Parameter) time.Duration {
 
 // Bounds of the actors, in one place (docs/protocol.md, "Bounds"). The rest are parameters of the network.
 const (
-	maxPulls        = 8    // descriptors that are being fetched
+	maxPulls        = 16   // descriptors that are being fetched
 	maxPullsQueued  = 1024 // rumours whose descriptors are still to be fetched
 	maxSeenRumours  = 8192 // verdicts on rumours that are remembered
 	maxRelayBuckets = 16   // buckets that one reconciliation looks into, when something is known already
@@ -41,10 +41,10 @@ const (
 	rumourRate, rumourBurst   = 50, 500        // verified rumours a second from one neighbour
 	clientRate, clientBurst   = 1, 30          // requests a second of one client link
 	siteRate, siteBurst       = 10, 300        // requests a second of the clients of one /24 or /48
-	relayRate, relayBurst     = 50, 2000       // requests a second of one relay
+	relayRate, relayBurst     = 50, 2000       // requests a second of one relay, or of the unlisted ones of one site
 	clientBytes, clientVolume = 64 << 10, 4    // bytes a second for one client, and a burst of so many consensuses
 	siteBytes, siteVolume     = 512 << 10, 32  // the same for a site
-	relayBytes, relayVolume   = 1 << 20, 16    // the same for a relay
+	relayBytes, relayVolume   = 1 << 20, 16    // the same for a relay, or for the unlisted ones of a site
 	minVolume                 = 1 << 20        // bytes: the smallest unit of such a burst
 	announceFloor             = time.Second    // shortest time between two announcements to one authority
 	descriptorRenewal         = 18 * time.Hour // after which a relay publishes anew, in intervals of an hour

@@ -98,27 +98,18 @@ func (a *Authority) makeRoom() {
 	}
 }
 
-// linkKey is where a link goes that was dialled from here.
-type linkKey struct {
-	id   cert.Identity
-	addr netip.AddrPort
-}
-
-// LinkUp and LinkDown are told of every link of this node. One that was dialled proves that the relay listens there,
-// for as long as it is up; when a link goes down the relay is probed soon.
+// LinkUp is told of every link with a relay. One that was dialled from here proves that the relay listens there, for
+// as long as it is up.
 func (a *Authority) LinkUp(p *env.Peer) {
-	if p.Dialled {
-		a.links[linkKey{p.Identity, p.Address}]++
+	if p.Dialled && !slices.Contains(a.links[p.Identity], p.Address) {
+		a.links[p.Identity] = append(a.links[p.Identity], p.Address)
 	}
 }
 
-// LinkDown is the counterpart of LinkUp.
+// LinkDown is to be called when the last link with a relay goes down, and may be when any does: nothing is proved any
+// more, and the relay is probed soon.
 func (a *Authority) LinkDown(p *env.Peer) {
-	if key := (linkKey{p.Identity, p.Address}); p.Dialled && a.links[key] > 0 {
-		if a.links[key]--; a.links[key] == 0 {
-			delete(a.links, key)
-		}
-	}
+	delete(a.links, p.Identity)
 	s := a.relays[p.Identity]
 	if a.running && s != nil && s.up() && a.cfg.Agent.store.entries[s.id] != nil && s.id != a.cfg.Identity {
 		s.failures = max(s.failures, downAfter-1) // one failed probe is enough now
@@ -134,7 +125,7 @@ func (a *Authority) wantProbe(s *standing) {
 	}
 	linked := true
 	for _, addr := range e.Addresses {
-		linked = linked && a.links[linkKey{s.id, addr}] > 0
+		linked = linked && slices.Contains(a.links[s.id], addr)
 	}
 	if linked {
 		a.onReached(s, e.Addresses)
@@ -223,9 +214,7 @@ func (a *Authority) onReached(s *standing, addrs []netip.AddrPort) {
 	wall := a.env.Clock.Wall()
 	if !s.up() {
 		a.newcomer = a.env.Clock.Now()
-		if !a.settled {
-			a.wake(0)
-		}
+		a.wake(0) // what could not be made in this slot perhaps can be now
 	}
 	if s.firstSeen.IsZero() {
 		s.firstSeen = wall

@@ -169,7 +169,9 @@ func (a *Agent) Leave(limit time.Duration, done func()) {
 	}
 	a.own.leaving = true
 	a.own.rumour = rumour
-	a.store.entries[a.cfg.Identity].leaving = true
+	if e := a.store.entries[a.cfg.Identity]; e != nil {
+		e.leaving = true
+	}
 	a.changed(a.cfg.Identity)
 	if a.cfg.Gossip != nil {
 		a.cfg.Gossip.Announce(rumour)

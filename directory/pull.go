@@ -28,19 +28,25 @@ type pulls struct {
 	refused map[cert.Digest]env.Mono // not to be fetched again until then
 }
 
+// remove takes one out of the queue, whose order means nothing.
+func (q *pulls) remove(i int) *pull {
+	p, last := q.queue[i], len(q.queue)-1
+	q.queue[i], q.queue[last] = q.queue[last], nil
+	q.queue = q.queue[:last]
+	return p
+}
+
 const (
 	maxPullsFrom  = maxPullsQueued / 4 // waiting that one relay told of
 	maxRefused    = 8192
 	refusedFor    = 30 * time.Minute
-	pullTimeout   = 15 * time.Second
+	pullTimeout   = 8 * time.Second
 	failedPullFor = 10 * time.Second // at most; less when relays compare notes more often
 )
 
 func oneAddress(r Rumour) []netip.AddrPort { return []netip.AddrPort{r.Address} }
 
-// pull queues a descriptor, unless it is being fetched already or too much is waiting. Descriptors of relays in the
-// consensus and of what identities announce come before the rest of the queue only by being short of it: the queue is
-// first come, first served, with a bound for each teller.
+// pull queues a descriptor, unless it is being fetched already or too much that the same relay told of is waiting.
 func (a *Agent) pull(p *pull) {
 	q := &a.pulls
 	same := func(o *pull) bool { return o.digest == p.digest }
@@ -64,19 +70,27 @@ func (a *Agent) pull(p *pull) {
 			told++
 		}
 	}
-	if len(q.queue) >= maxPullsQueued || told >= maxPullsFrom {
+	if told >= maxPullsFrom {
 		a.stats.LimitedRumours++
 		return
+	}
+	if len(q.queue) >= maxPullsQueued { // one has to go, by lot
+		a.stats.LimitedRumours++
+		q.remove(a.random(len(q.queue)))
 	}
 	q.queue = append(q.queue, p)
 	a.pump()
 }
 
-// pump starts as many pulls as may run at once.
+// pump starts as many pulls as may run at once: those of relays in the consensus first, and else by lot, so that many
+// who announce themselves and then do not answer delay the others, but do not stop them.
 func (a *Agent) pump() {
 	for a.pulls.open < maxPulls && len(a.pulls.queue) > 0 {
-		p := a.pulls.queue[0]
-		a.pulls.queue = slices.Delete(a.pulls.queue, 0, 1)
+		i := slices.IndexFunc(a.pulls.queue, func(p *pull) bool { return !p.identity.IsZero() && a.InConsensus(p.identity) })
+		if i < 0 {
+			i = a.random(len(a.pulls.queue))
+		}
+		p := a.pulls.remove(i)
 		a.pulls.open++
 		a.pulls.running = append(a.pulls.running, p)
 		a.tryPull(p)
@@ -152,6 +166,7 @@ func (a *Agent) take(e *entry) {
 		e.listed = c.Lookup(e.Identity) != nil
 	}
 	a.stats.Stored++
+	a.rumours.inherit(e, held, a.env.Clock.Now())
 	a.store.put(e)
 	a.changed(e.Identity)
 }

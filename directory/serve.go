@@ -124,11 +124,20 @@ func (a *Agent) onAnnounce(sealed []byte, from *env.Peer) Status {
 	return StatusOK
 }
 
+// relayKey is what a relay counts by: its identity once the consensus lists it. Identities are free for everybody else,
+// who count by site; in a test network, where all share one, by identity.
+func (a *Agent) relayKey(from *env.Peer) string {
+	if a.network.Test || a.InConsensus(from.Identity) {
+		return string(from.Identity[:])
+	}
+	return site(from.Address.Addr()).String()
+}
+
 // admit spends one request of the budgets of a neighbour, and asks whether it has had too many bytes.
 func (a *Agent) admit(from *env.Peer) bool {
 	s, now := &a.serving, a.env.Clock.Now()
 	if !from.Client() {
-		key := string(from.Identity[:])
+		key := a.relayKey(from)
 		return s.relays.take(key, 1, now) && s.volume(&s.relayOut, relayVolume, relayBytes).take(key, 0, now)
 	}
 	client, prefix := from.Address.String(), site(from.Address.Addr()).String()
@@ -141,7 +150,7 @@ func (a *Agent) admit(from *env.Peer) bool {
 func (a *Agent) charge(from *env.Peer, size int) {
 	s, now := &a.serving, a.env.Clock.Now()
 	if !from.Client() {
-		s.relayOut.take(string(from.Identity[:]), float64(size), now)
+		s.relayOut.take(a.relayKey(from), float64(size), now)
 		return
 	}
 	s.clientVolume.take(from.Address.String(), float64(size), now)

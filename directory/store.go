@@ -18,7 +18,9 @@ type entry struct {
 	listed bool   // in the consensus; else a candidate
 	// leaving says that the relay has announced its departure: a rumour that ends the descriptor's life early.
 	leaving bool
-	at      int // index in candidates
+	at      int         // index in candidates
+	news    bucket      // how much more may be heard of this relay
+	counted cert.Digest // the news that cost the last of it
 }
 
 // descriptors are the descriptors that a relay holds, one an identity: those of the relays in the consensus, and

@@ -31,6 +31,8 @@ type world struct {
 type member struct {
 	w          *world
 	number     int
+	identity   cert.Identity
+	signer     cert.Signer
 	node       *envtest.Node
 	follower   *Follower
 	agent      *Agent
@@ -52,7 +54,8 @@ func newWorld(t testing.TB, seed uint64, relays int, change func(*Network)) *wor
 	w := &world{t: t, f: envtest.NewFake(seed), asked: make(map[RequestKind]int),
 		serve: make(map[cert.Identity]func(Request, *env.Peer) ([]byte, error))}
 	for i := range relays {
-		w.members = append(w.members, &member{w: w, number: i, node: w.f.Node(fmt.Sprintf("relay %d", i))})
+		w.members = append(w.members, &member{w: w, number: i, identity: testIdentity(i), signer: testSigner(t, i),
+			node: w.f.Node(fmt.Sprintf("relay %d", i))})
 	}
 	contents := Network{
 		Name: "a world", ID: testID, Created: testNow.Add(-time.Hour), Parameters: Parameters{IntervalMillis: 5000},
@@ -89,10 +92,7 @@ func (w *world) client() *member {
 }
 
 func (m *member) id() cert.Identity {
-	if m.number < 0 {
-		return cert.Identity{}
-	}
-	return testIdentity(m.number)
+	return m.identity
 }
 
 func (m *member) env() env.Env {
@@ -125,7 +125,7 @@ func (m *member) make() {
 	}
 	m.agent = NewAgent(AgentConfig{
 		Env: m.env(), Network: w.network, Identity: m.id(), Follower: m.follower, Fetcher: m,
-		Signer: func() cert.Signer { return testSigner(w.t, m.number) },
+		Signer: func() cert.Signer { return m.signer },
 		Describe: func() Descriptor {
 			d := Descriptor{
 				OnionKey: testSeed('b', m.number), OnionKeyUntil: testNow.Add(30 * 24 * time.Hour),
@@ -142,7 +142,7 @@ func (m *member) make() {
 		var err error
 		m.authority, err = NewAuthority(AuthorityConfig{
 			Env: m.env(), Network: w.network, Identity: m.id(), Agent: m.agent, Follower: m.follower, Prober: m,
-			Signer: func() cert.Signer { return testSigner(w.t, m.number) },
+			Signer: func() cert.Signer { return m.signer },
 		})
 		if err != nil {
 			w.t.Fatal(err)
