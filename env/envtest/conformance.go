@@ -34,6 +34,9 @@ type World struct {
 	Listen func(accept func(env.Conn) env.ConnEvents) netip.AddrPort
 	// DoFar is Do for the node that holds the servers' ends.
 	DoFar func(f func())
+	// Buffers is the most that a connection takes beyond what Queued shows, in bytes: the
+	// kernels' buffers. 0 is 16 MiB, enough for any system's.
+	Buffers int
 	// Refusing is an address where connections are refused. Silent is one that never answers;
 	// invalid where the world cannot have one.
 	Refusing, Silent netip.AddrPort

@@ -42,6 +42,7 @@ func fakeWorld(tune func(*Fake)) *World {
 			return addr
 		},
 		DoFar:    f.Do,
+		Buffers:  1 << 20,
 		Refusing: addrPort("192.0.2.9:80"),
 		Silent:   silent,
 		Host:     "host.example",

@@ -118,7 +118,7 @@ func (d *linkDial) try(i int, err error) {
 	case j < 0 || d.f.nodes[j].handler == nil || d.f.nodes[j].stopped:
 		next(2*d.f.Delay, dialError("tcp", net.TCPAddrFromAddrPort(addr), os.NewSyscallError("connect", syscall.ECONNREFUSED)))
 	case d.f.nodes[j].Identity != d.to.Identity:
-		next(4*d.f.Delay, fmt.Errorf("dialling %s: another identity answers", addr))
+		next(4*d.f.Delay, fmt.Errorf("dialling %s: %w", addr, env.ErrIdentity))
 	default:
 		far := d.f.nodes[j]
 		d.f.schedule(far, 3*d.f.Delay, func() { d.accepted(far) })
