@@ -23,6 +23,7 @@
 package env
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -127,6 +128,10 @@ type Target struct {
 	Identity  cert.Identity
 	Addresses []netip.AddrPort // tried in order, at most 8
 }
+
+// ErrIdentity is what errors of DialLink are to errors.Is when another relay answered than the
+// one that was dialled.
+var ErrIdentity = errors.New("another relay answered")
 
 // LinkDialer opens links. It gives up after 10 seconds over all addresses.
 type LinkDialer interface {

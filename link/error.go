@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cepa/cert"
+	"cepa/env"
 )
 
 // Reasons for which a link does not come up or goes down, for errors.Is. The errors that carry them say more.
@@ -65,8 +66,10 @@ func (e *IdentityError) Error() string {
 		ErrIdentity, e.Got.Short(), e.Want.Short())
 }
 
-// Is makes it ErrIdentity.
-func (e *IdentityError) Is(target error) bool { return target == ErrIdentity }
+// Is makes it ErrIdentity, also that of package env.
+func (e *IdentityError) Is(target error) bool {
+	return target == ErrIdentity || target == env.ErrIdentity
+}
 
 // explainTLS turns an error of crypto/tls, or of the socket under it, into one that a person who does not know
 // crypto/tls understands. The original stays in the chain.

@@ -101,6 +101,7 @@ var (
 	errExtendLate   = errors.New("EXTEND not in RELAY_EARLY")
 	errExtendTwice  = errors.New("EXTEND while another is outstanding")
 	errExtendStream = errors.New("EXTEND on a circuit with streams")
+	errStreamExtend = errors.New("a stream on a circuit that is being extended")
 	errControl      = errors.New("a message that only a client receives")
 )
 
@@ -238,15 +239,25 @@ func (c *circuit) onExtend(e cell.Extend) {
 		if c.extend != x || c.dead {
 			return
 		}
+		if err == nil {
+			c.next, err = l.Create((*nextLeg)(c), e.Type, handshake)
+		}
 		if err != nil {
 			r.log.Debug("extending failed", "err", err)
-			c.extendFailed(cell.ReasonConnectFailed)
-			return
-		}
-		if c.next, err = l.Create((*nextLeg)(c), e.Type, handshake); err != nil {
-			c.extendFailed(cell.ReasonResource)
+			c.extendFailed(extendReason(err))
 		}
 	})
+}
+
+// extendReason translates what kept this relay from reaching the next one.
+func extendReason(err error) cell.Reason {
+	switch {
+	case errors.Is(err, env.ErrIdentity):
+		return cell.ReasonWrongIdentity
+	case errors.Is(err, flow.ErrCircuitLimit), errors.Is(err, flow.ErrBudget), errors.Is(err, flow.ErrLinkLimit):
+		return cell.ReasonResource
+	}
+	return cell.ReasonConnectFailed
 }
 
 // extendTarget decides where an EXTEND may go (docs/protocol.md, "EXTEND"): to a relay that
@@ -263,7 +274,7 @@ func (r *Relay) extendTarget(e cell.Extend, prev *env.Peer) (env.Target, cell.Re
 	}
 	known := r.cfg.Directory.Addresses(id)
 	if len(known) == 0 {
-		if !r.unknowns.take(neighbourKey(prev), r.env.Clock.Now()) {
+		if !r.unknowns.Take(neighbourKey(prev), 1, r.env.Clock.Now()) {
 			return t, cell.ReasonRateLimited
 		}
 		for _, s := range e.Specifiers {

@@ -29,6 +29,7 @@ type dirConn struct {
 	s       *flow.Stream
 	request []byte
 	answer  []byte // what the stream has not taken yet
+	asked   bool   // the request is complete and with the directory
 	ready   bool   // answer is complete
 	paused  bool
 	feeding bool
@@ -38,12 +39,12 @@ type dirConn struct {
 
 // Write collects the request; more than one can be is an abort.
 func (d *dirConn) Write(p []byte) {
-	if d.over || d.ready {
+	if d.over || d.asked {
 		return
 	}
 	if len(d.request)+len(p) > MaxDirectoryRequest {
 		d.finish()
-		d.s.End(cell.ReasonProtocol)
+		d.c.relay.env.Clock.AfterFunc(0, func() { d.s.End(cell.ReasonProtocol) }) // as in Pause
 		return
 	}
 	d.request = append(d.request, p...)
@@ -54,9 +55,10 @@ func (d *dirConn) Queued() int { return 0 }
 
 // CloseWrite is the client's EOF: the request is complete.
 func (d *dirConn) CloseWrite() {
-	if d.over {
+	if d.over || d.asked {
 		return
 	}
+	d.asked = true
 	r := d.c.relay
 	r.stats.DirRequests++
 	request := d.request

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"syscall"
 	"time"
@@ -17,6 +16,10 @@ import (
 
 // OnOpen takes the message that opens a stream at this end of the circuit.
 func (c *circuit) OnOpen(s *flow.Stream, m cell.Message) {
+	if c.extend != nil { // it would be left over at a hop that only passes cells on
+		c.violate(errStreamExtend)
+		return
+	}
 	switch m.Command {
 	case cell.MessageBegin:
 		c.onBegin(s, m.Data)
@@ -44,8 +47,7 @@ type exit struct {
 	addresses []netip.AddrPort // still to be tried
 	deadline  env.Mono
 	failure   cell.Reason // of the last address tried
-	dialling  bool
-	open      bool // counted in ExitStreams
+	open      bool        // counted in ExitStreams
 	over      bool
 }
 
@@ -77,7 +79,7 @@ func (x *exit) end(reason cell.Reason) {
 }
 
 func (c *circuit) newExit(s *flow.Stream) *exit {
-	x := &exit{c: c, s: s, failure: cell.ReasonHostUnreachable}
+	x := &exit{c: c, s: s, failure: cell.ReasonNetUnreachable}
 	x.deadline = c.relay.env.Clock.Now().Add(c.relay.cfg.Limits.StreamTimeout)
 	c.exits++
 	s.Handle(x)
@@ -101,7 +103,7 @@ func (c *circuit) onBegin(s *flow.Stream, data []byte) {
 	}
 	x.port = b.Port
 	if b.Address.IsIP() {
-		x.connect([]netip.Addr{b.Address.IP}, b.Flags)
+		x.connect([]netip.Addr{b.Address.IP}, cell.AllowIPv4|cell.AllowIPv6) // flags are for names
 		return
 	}
 	r.dials++
@@ -119,7 +121,8 @@ func (c *circuit) onBegin(s *flow.Stream, data []byte) {
 	})
 }
 
-// connect tries the addresses that flags, policy and reachability leave over, in order.
+// connect tries the addresses that flags, policy and reachability leave over, in order. When
+// nothing is left over, it says why.
 func (x *exit) connect(found []netip.Addr, flags cell.Flags) {
 	for _, a := range x.c.relay.usable(found, flags) {
 		ap := netip.AddrPortFrom(a, x.port)
@@ -327,11 +330,8 @@ func (x *exit) resolved(answers []cell.Address, err error) {
 // lookupReason tells "no such host" from "ask again later".
 func lookupReason(err error) cell.Reason {
 	var dns *net.DNSError
-	switch {
-	case errors.As(err, &dns) && dns.IsNotFound:
+	if errors.As(err, &dns) && dns.IsNotFound {
 		return cell.ReasonNoSuchHost
-	case errors.As(err, &dns) && dns.IsTimeout, errors.Is(err, os.ErrDeadlineExceeded):
-		return cell.ReasonResolveFailed
 	}
 	return cell.ReasonResolveFailed
 }
@@ -344,11 +344,12 @@ func connectReason(err error) cell.Reason {
 		return cell.ReasonRefused
 	case errors.Is(err, syscall.EHOSTUNREACH):
 		return cell.ReasonHostUnreachable
-	case errors.Is(err, syscall.ENETUNREACH):
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.ENETDOWN):
 		return cell.ReasonNetUnreachable
-	case errors.Is(err, syscall.ECONNRESET):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.ECONNABORTED):
 		return cell.ReasonReset
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS):
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS),
+		errors.Is(err, syscall.EADDRNOTAVAIL): // no port left to connect from
 		return cell.ReasonResource
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return cell.ReasonTimeout

@@ -23,6 +23,8 @@ import (
 	"cepa/directory"
 	"cepa/env"
 	"cepa/flow"
+	"cepa/ipaddr"
+	"cepa/limit"
 	"cepa/onion/cgo"
 	"cepa/onion/ntor"
 )
@@ -128,8 +130,8 @@ type Relay struct {
 	stats    Stats
 	waiting  []*circuit // CREATEs in order of arrival, not yet in the pool
 	running  int
-	creates  buckets
-	unknowns buckets
+	creates  limit.Buckets
+	unknowns limit.Buckets
 	dials    int
 }
 
@@ -140,9 +142,21 @@ func New(cfg Config) *Relay {
 		cfg:      cfg,
 		env:      cfg.Env,
 		log:      cfg.Env.Log,
-		creates:  newBuckets(l.CreateRate, l.CreateBurst),
-		unknowns: newBuckets(l.UnknownRate, l.UnknownBurst),
+		creates:  limit.NewBuckets(l.CreateRate, l.CreateBurst, maxBuckets),
+		unknowns: limit.NewBuckets(l.UnknownRate, l.UnknownBurst, maxBuckets),
 	}
+}
+
+// maxBuckets bounds each table of token buckets; with more active neighbours, new ones share
+// one bucket.
+const maxBuckets = 65536
+
+// neighbourKey is what limits count by: the identity of a relay, the /24 or /48 of a client.
+func neighbourKey(p *env.Peer) string {
+	if !p.Client() {
+		return string(p.Identity[:])
+	}
+	return ipaddr.Site(p.Address.Addr()).String()
 }
 
 // Stats returns a copy of the counters.
@@ -157,7 +171,7 @@ func (r *Relay) OnCreate(leg *flow.Leg, create cell.Create) {
 		r.stats.Refused++
 		leg.Destroy(cell.ReasonUnsupported)
 		return
-	case !r.creates.take(neighbourKey(peer), r.env.Clock.Now()):
+	case !r.creates.Take(neighbourKey(peer), 1, r.env.Clock.Now()):
 		r.stats.Refused++
 		leg.Destroy(cell.ReasonRateLimited)
 		return

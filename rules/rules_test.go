@@ -27,7 +27,7 @@ const module = "cepa"
 // values hold no state. Neither may touch the world but through package env.
 var (
 	actors = []string{"flow", "relay", "circuit", "directory", "node"}
-	values = []string{"cell", "cert", "ipaddr", "onion/cgo", "onion/ntor", "env"}
+	values = []string{"cell", "cert", "ipaddr", "limit", "nearest", "onion/cgo", "onion/ntor", "env"}
 )
 
 // forbiddenImports would let an actor see time, randomness, threads or the machine.
@@ -64,9 +64,11 @@ var imports = map[string][]string{
 	"onion/cgo":  {},
 	"onion/ntor": {},
 	"env":        {"cert"},
+	"limit":      {"env"},
+	"nearest":    {},
 	"flow":       {"cell", "cert", "env"},
-	"directory":  {"cell", "cert", "env", "ipaddr"},
-	"relay":      {"cell", "cert", "directory", "env", "flow", "ipaddr", "onion/cgo", "onion/ntor"},
+	"directory":  {"cell", "cert", "env", "ipaddr", "limit", "nearest"},
+	"relay":      {"cell", "cert", "directory", "env", "flow", "ipaddr", "limit", "onion/cgo", "onion/ntor"},
 	"circuit":    {"cell", "cert", "directory", "env", "flow", "ipaddr", "onion/cgo", "onion/ntor"},
 }
 
