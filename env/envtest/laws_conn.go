@@ -254,6 +254,7 @@ func testBackPressure(s *suite) {
 	far.do(s, func(c env.Conn) { c.Pause(false) })
 	s.await("an OnDrained that finds nothing queued", empty.Load)
 	s.awaitBytes(far.probe, data)
+	s.settle(10 * time.Millisecond) // a last one may be on its way
 	after := p.State().Draineds
 	s.settle(20 * time.Millisecond)
 	if n := p.State().Draineds; n != after {
