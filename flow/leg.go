@@ -157,6 +157,10 @@ func (g *Leg) Relay(cmd cell.Command, body []byte, from *Leg) {
 		from.returned()
 		return
 	}
+	if g.sendNow(cmd, body) {
+		from.returned()
+		return
+	}
 	q := ls.take()
 	q.b[cell.HeaderSize-1] = byte(cmd)
 	copy(q.b[cell.HeaderSize:], body)

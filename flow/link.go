@@ -58,6 +58,10 @@ type Link struct {
 	gossipOut bucket
 	padIn     bucket
 
+	batch      []byte // to be sent at the end of this event; nil when nothing is
+	batched    int    // bytes of it that are cells
+	batchSpace int    // bytes that the link took when it was begun
+
 	sparse list[Leg] // with something to send: before all others, and
 	active list[Leg] // in turn
 }

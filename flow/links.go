@@ -73,11 +73,12 @@ type Links struct {
 	soon  env.Timer
 	armed bool // soon is
 
-	spare  *queued // free list
-	spares int
-	out    []byte // batch under construction
-	pairs  []cell.CreditPair
-	place  int
+	spare       *queued // free list
+	spares      int
+	batches     [][]byte // free list
+	batchesMade int
+	pairs       []cell.CreditPair
+	place       int
 
 	leastBatch int // for the test that the rule of batch is needed
 }
@@ -122,7 +123,6 @@ func NewLinks(cfg Config) *Links {
 		cfg: cfg, clock: cfg.Env.Clock, budget: cfg.Budget, stats: cfg.Stats, log: cfg.Env.Log,
 		byID:  make(map[cert.Identity][]*Link),
 		dials: make(map[cert.Identity]*dial),
-		out:   make([]byte, max(cfg.Limits.LinkQueue/cell.Size, 1)*cell.Size),
 		pairs: make([]cell.CreditPair, 0, cell.MaxCreditPairs),
 	}
 	ls.budget.reserve = cfg.Limits.Reserve * cell.Size

@@ -6,27 +6,103 @@ import "cepa/cell"
 // is most urgent is decided as late as possible.
 func (l *Link) pump() {
 	ls := l.links
-	for l.up {
-		room := ls.cfg.Limits.LinkQueue - l.env.Queued()
-		if room <= 0 {
-			return // until OnDrained
+	for l.up && !(l.idle() && l.batched == 0) {
+		if l.batch == nil {
+			l.batch = ls.takeBatch()
 		}
-		space := min(len(ls.out), (room+cell.Size-1)/cell.Size*cell.Size)
-		n := 0
-		for n < space && l.up && l.write(ls.out[n:n+cell.Size]) {
-			n += cell.Size
+		space := l.space()
+		for l.batched < space && l.up && l.write(l.batch[l.batched:l.batched+cell.Size]) {
+			l.batched += cell.Size
 		}
-		if n == 0 || !l.up {
-			return
-		}
-		l.lastOut = ls.clock.Now()
-		l.env.Send(ls.out[:n])
-		ls.stats.CellsOut += uint64(n / cell.Size)
-		l.closeIfDrained()
-		if n < space {
-			return
+		full := l.batched > 0 && l.batched >= space
+		l.send()
+		if !full {
+			break
 		}
 	}
+	if l.batch != nil {
+		ls.batches = append(ls.batches, l.batch)
+		l.batch, l.batched = nil, 0
+	}
+	l.closeIfDrained()
+}
+
+// send hands the batch to the link.
+func (l *Link) send() {
+	if l.batched > 0 && l.up {
+		l.lastOut = l.links.clock.Now()
+		l.links.stats.CellsOut += uint64(l.batched / cell.Size)
+		l.env.Send(l.batch[:l.batched])
+	}
+	l.batched = 0
+}
+
+// space returns how many bytes of whole cells the link takes now, at most a batch: none until
+// OnDrained when enough are queued.
+func (l *Link) space() int {
+	room := l.links.cfg.Limits.LinkQueue - l.env.Queued()
+	return min(len(l.batch), max(room+cell.Size-1, 0)/cell.Size*cell.Size)
+}
+
+// sendNow puts a cell of g straight into the batch that goes out at the end of this event, when
+// nothing else waits for the link: what the scheduler would do, without the copy in between. The
+// last credit of a circuit is left to the scheduler, which knows whether there is more to send.
+func (g *Leg) sendNow(cmd cell.Command, body []byte) bool {
+	l := g.link
+	if g.credit < 2 || g.state != legOpen || g.head != nil || g.queue.n > 0 || g.woken || !l.idle() {
+		return false
+	}
+	if l.batch == nil {
+		if len(l.links.batches) == 0 && l.links.batchesMade >= maxBatches {
+			return false
+		}
+		l.batch = l.links.takeBatch()
+		l.batchSpace = l.space()
+		l.mark() // which has pump send the batch, or give it back
+	}
+	if l.batched == len(l.batch) {
+		l.send()
+		l.batchSpace = l.space()
+	}
+	if l.batched+cell.Size > l.batchSpace {
+		return false
+	}
+	c := l.batch[l.batched : l.batched+cell.Size]
+	l.batched += cell.Size
+	cell.Header{Circuit: g.id, Command: cmd}.Put(c)
+	copy(c[cell.HeaderSize:], body)
+	g.credit--
+	now := l.links.clock.Now()
+	if now.Sub(g.lastSent) > sparseIdle {
+		g.quantum = sparseQuantum
+	}
+	g.quantum = max(g.quantum-1, 0)
+	g.lastSent = now
+	return true
+}
+
+// idle reports whether nothing waits to be sent that is not in the batch.
+func (l *Link) idle() bool {
+	return l.up && l.sparse.empty() && l.active.empty() && len(l.heads) == 0 && len(l.destroys) == 0 &&
+		!l.creditNow && !l.padding && l.gossip.n == 0 && l.draining == l.drainWritten
+}
+
+// Batches are what is handed to a link at once. There are few: as many as links that one event
+// sends to without queueing first. 512 KiB.
+const (
+	batchCells = 16
+	maxBatches = 16
+)
+
+func (ls *Links) takeBatch() []byte {
+	n := len(ls.batches)
+	if n == 0 {
+		ls.batchesMade++
+		return make([]byte, batchCells*cell.Size)
+	}
+	b := ls.batches[n-1]
+	ls.batches = ls.batches[:n-1]
+	return b
 }
 
 // write fills c with the next cell, of the link itself if there is one, or returns false.
