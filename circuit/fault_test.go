@@ -185,7 +185,7 @@ func TestEachRequestIsServedSoon(t *testing.T) {
 // reaches the application, and the next request is served.
 func TestOneFlippedBit(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(2 * *seeds) {
+	for seed := range uint64(*seeds) {
 		rng := rand.New(rand.NewPCG(seed, 9))
 		w := newWorld(t, seed, 7, 3)
 		w.echo(server)
