@@ -154,9 +154,13 @@ func (p *pipe) onDrained() {
 	}
 }
 
-// onGone tells the stream that the application closed.
+// onGone tells the stream that the application closed. If both directions had ended, what is
+// held still goes out; otherwise it is an abort.
 func (p *pipe) onGone() {
-	if e := p.events; e != nil {
+	p.mu.Lock()
+	whole := p.sentEOF && p.ended
+	p.mu.Unlock()
+	if e := p.events; e != nil && !whole {
 		p.events, p.held = nil, nil
 		e.OnDown(net.ErrClosed)
 	}

@@ -32,11 +32,36 @@ func (c *circuit) OnOpen(s *flow.Stream, m cell.Message) {
 	}
 }
 
-// mayExit says whether circuits from the previous hop may use the exit: a client or a node
-// that is no relay of this network would make the exit a one-hop proxy.
-func (c *circuit) mayExit() bool {
-	peer := c.prev.Link().Peer()
-	return !peer.Client() && c.relay.cfg.Directory.InConsensus(peer.Identity)
+// Whoever chose the previous hop may know a newer consensus than this relay does: it waits
+// this long for its own.
+const (
+	listedTries = 8
+	listedPause = 250 * time.Millisecond
+)
+
+// whenListed goes on when the exit may serve circuits from the previous hop, and refuses the
+// stream when it may not: a client, or a node that no consensus lists, would make the exit a
+// one-hop proxy.
+func (x *exit) whenListed(tries int, serve func()) {
+	r := x.c.relay
+	if x.over {
+		return
+	}
+	peer := x.c.prev.Link().Peer()
+	switch {
+	case peer.Client() || r.cfg.Policy == nil:
+		x.end(cell.ReasonPolicy)
+	case r.cfg.Directory.InConsensus(peer.Identity):
+		if r.dials >= r.cfg.Limits.Dials {
+			x.end(cell.ReasonResource)
+			return
+		}
+		serve()
+	case tries == 0:
+		x.end(cell.ReasonPolicy)
+	default:
+		r.env.Clock.AfterFunc(listedPause, func() { x.whenListed(tries-1, serve) })
+	}
 }
 
 // exit is one BEGIN or RESOLVE on its way to an answer, and then the exit's end of the stream.
@@ -87,20 +112,17 @@ func (c *circuit) newExit(s *flow.Stream) *exit {
 }
 
 func (c *circuit) onBegin(s *flow.Stream, data []byte) {
-	r := c.relay
 	x := c.newExit(s)
 	b, err := cell.DecodeBegin(data)
-	switch {
-	case err != nil:
+	if err != nil {
 		x.end(cell.ReasonProtocol)
 		return
-	case !c.mayExit() || r.cfg.Policy == nil:
-		x.end(cell.ReasonPolicy)
-		return
-	case r.dials >= r.cfg.Limits.Dials:
-		x.end(cell.ReasonResource)
-		return
 	}
+	x.whenListed(listedTries, func() { x.begin(b) })
+}
+
+func (x *exit) begin(b cell.Begin) {
+	r := x.c.relay
 	x.port = b.Port
 	if b.Address.IsIP() {
 		x.connect([]netip.Addr{b.Address.IP}, cell.AllowIPv4|cell.AllowIPv6) // flags are for names
@@ -242,20 +264,17 @@ func (k *countedConn) OnDrained()       { k.events.OnDrained() }
 func (k *countedConn) OnDown(err error) { k.events.OnDown(err) }
 
 func (c *circuit) onResolve(s *flow.Stream, data []byte) {
-	r := c.relay
 	x := c.newExit(s)
 	q, err := cell.DecodeResolve(data)
-	switch {
-	case err != nil:
+	if err != nil {
 		x.end(cell.ReasonProtocol)
 		return
-	case !c.mayExit() || r.cfg.Policy == nil:
-		x.end(cell.ReasonPolicy)
-		return
-	case r.dials >= r.cfg.Limits.Dials:
-		x.end(cell.ReasonResource)
-		return
 	}
+	x.whenListed(listedTries, func() { x.resolve(q) })
+}
+
+func (x *exit) resolve(q cell.Resolve) {
+	r := x.c.relay
 	r.stats.Resolves++
 	r.dials++
 	answer := func(answers []cell.Address, err error) {
