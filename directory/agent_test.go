@@ -509,6 +509,8 @@ func FuzzServe(f *testing.F) {
 		if relay {
 			peer.Identity = testIdentity(2)
 		}
+		w.t = t
+		w.members[1].agent.serving = newServing(w.network) // budgets have tests of their own
 		answers := 0
 		w.f.Do(func() {
 			w.members[1].agent.Serve(request, peer, func(answer []byte) {
