@@ -68,7 +68,7 @@ func TestForgedMessagesHaveNoEffect(t *testing.T) {
 			{"push/pull", []byte{6, 0x80}, DropPushPull, true},
 			{"compressed", []byte{9, 0x80}, DropCompressed, true},
 		} {
-			before, blamed := n.g.Stats(), len(n.blamed)
+			before, blamed := n.g.Stats(), len(n.blames())
 			n.receive(attacker.id, forged.packet)
 			time.Sleep(2 * time.Second)
 			synctest.Wait()
@@ -76,7 +76,7 @@ func TestForgedMessagesHaveNoEffect(t *testing.T) {
 			if after.Dropped[forged.reason] != before.Dropped[forged.reason]+1 {
 				t.Errorf("%s: not counted as %q: %v", forged.name, forged.reason, after.Dropped)
 			}
-			if got := len(n.blamed) > blamed; got != forged.blamed {
+			if got := len(n.blames()) > blamed; got != forged.blamed {
 				t.Errorf("%s: the neighbour was blamed: %v", forged.name, got)
 			}
 			if !n.knows([]cert.Identity{friend.id}) || !bytes.Equal(n.last(friend.id), held) || after.Accepted != before.Accepted {
@@ -272,7 +272,7 @@ func TestGarbageOfEveryKind(t *testing.T) {
 			n.receive(attacker.id, packet)
 			synctest.Wait()
 		}
-		if s := n.g.Stats(); s.Accepted != 1 || !n.knows([]cert.Identity{friend.id}) || slices.Contains(n.blamed, friend.id) {
+		if s := n.g.Stats(); s.Accepted != 1 || !n.knows([]cert.Identity{friend.id}) || slices.Contains(n.blames(), friend.id) {
 			t.Errorf("%d accepted, members %v", s.Accepted, n.g.Members())
 		}
 	})

@@ -105,7 +105,7 @@ func (d *driver) WriteToAddress(b []byte, to memberlist.Address) (time.Time, err
 	if d.down.Load() || d.g.closed.Load() {
 		return time.Time{}, errClosed
 	}
-	id, ok := parseName(to.Name)
+	id, ok := parseName([]byte(to.Name))
 	if !ok {
 		return time.Time{}, errNoName
 	}
@@ -154,7 +154,7 @@ func (d *driver) MergeRemoteState([]byte, bool)   {}
 // NotifyAlive lets only this relay itself pass, and rumours that were verified and accepted and are still the newest:
 // memberlist's queue is last in, first out.
 func (d *driver) NotifyAlive(peer *memberlist.Node) error {
-	id, ok := parseName(peer.Name)
+	id, ok := parseName([]byte(peer.Name))
 	if !ok {
 		return errNoName
 	}
@@ -175,7 +175,7 @@ func (d *driver) NotifyAlive(peer *memberlist.Node) error {
 
 // NotifyJoin hears that memberlist holds a relay for alive.
 func (d *driver) NotifyJoin(node *memberlist.Node) {
-	id, _ := parseName(node.Name)
+	id, _ := parseName([]byte(node.Name))
 	d.g.mu.Lock()
 	defer d.g.mu.Unlock()
 	if e := d.g.table[id]; e != nil && d == d.g.driver {

@@ -3,6 +3,7 @@ package gossip
 import (
 	"bytes"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"slices"
 	"strings"
@@ -33,8 +34,8 @@ func TestRingLearnsOfAllAndOfUpdates(t *testing.T) {
 			return !slices.ContainsFunc(w.nodes, func(n *node) bool { return n != author && !bytes.Equal(n.last(author.id), update) })
 		}))
 		for _, n := range w.nodes {
-			if len(n.blamed) > 0 {
-				t.Errorf("honest relays were blamed: %v", n.blamed)
+			if blamed := n.blames(); len(blamed) > 0 {
+				t.Errorf("honest relays were blamed: %v", blamed)
 			}
 			for reason := range n.g.Stats().Dropped {
 				if reason <= DropIncarnation || reason == DropInvalid || reason == DropOwnName {
@@ -82,25 +83,26 @@ func TestRelayWithOneAddressGetsNeighbours(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const relays, wanted = 20, 6
-		var w *world
-		w = newWorld(t, relays, func(c *Config) {
+		w := newWorld(t, 0, nil)
+		dial := func(c *Config) {
 			self := c.Identity
 			c.Dial = func(to env.Target) {
-				a, b := w.byID(self), w.byID(to.Identity)
-				if len(to.Addresses) != 1 || a == nil || b == nil {
-					t.Errorf("asked to dial %v", to)
-					return
-				}
 				w.mu.Lock()
-				linked := w.links[[2]cert.Identity{a.id, b.id}]
-				w.links[[2]cert.Identity{a.id, b.id}], w.links[[2]cert.Identity{b.id, a.id}] = true, true
+				a, b := w.byIDLocked(self), w.byIDLocked(to.Identity)
+				linked := w.links[[2]cert.Identity{self, to.Identity}]
+				w.links[[2]cert.Identity{self, to.Identity}], w.links[[2]cert.Identity{to.Identity, self}] = true, true
 				w.mu.Unlock()
-				if !linked { // this is a's loop
+				if len(to.Addresses) != 1 || b == nil {
+					t.Errorf("asked to dial %v", to)
+				} else if !linked { // this is a's loop
 					b.loop.post(func() { b.g.LinkUp(a.id) })
 					a.loop.post(func() { a.g.LinkUp(b.id) })
 				}
 			}
-		})
+		}
+		for i := range relays {
+			w.add(i, dial)
+		}
 		defer w.close()
 		for i, n := range w.nodes {
 			n.announce(n.rumour(t, byte(i), time.Now(), time.Hour))
@@ -125,21 +127,12 @@ func TestRelayWithOneAddressGetsNeighbours(t *testing.T) {
 	})
 }
 
-func (w *world) byID(id cert.Identity) *node {
-	for _, n := range w.nodes {
-		if n.id == id {
-			return n
-		}
-	}
-	return nil
-}
-
 func TestWhatIsDeclinedIsNotPassedOn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3, nil) // a line: 0 - 1 - 2
 		defer w.close()
-		w.nodes[1].decline[w.nodes[0].id] = true
+		w.nodes[1].loop.do(func() { w.nodes[1].decline[w.nodes[0].id] = true })
 		for i, n := range w.nodes {
 			n.announce(n.rumour(t, byte(i), time.Now(), time.Hour))
 		}
@@ -298,7 +291,7 @@ func TestNothingIsCalledOrLeftAfterClose(t *testing.T) {
 		synctest.Wait()
 		n := w.nodes[0]
 		before := n.g.Stats()
-		shown := n.shown
+		shown := n.timesShown()
 		other := w.nodes[1]
 		n.receive(other.id, other.alive(other.rumour(t, 99, time.Now(), time.Hour)))
 		n.announce(n.rumour(t, 98, time.Now(), time.Hour))
@@ -309,18 +302,13 @@ func TestNothingIsCalledOrLeftAfterClose(t *testing.T) {
 		})
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if after := n.g.Stats(); after.PacketsIn != before.PacketsIn || after.PacketsOut != before.PacketsOut || after.Members != before.Members || n.shown != shown {
+		if after := n.g.Stats(); after.PacketsIn != before.PacketsIn || after.PacketsOut != before.PacketsOut || after.Members != before.Members || n.timesShown() != shown {
 			t.Errorf("before %+v, after %+v", before, after)
 		}
 		for _, n := range w.nodes {
 			n.loop.stop()
 		}
 		synctest.Wait()
-		buf := make([]byte, 1<<20)
-		mine := strings.Count(string(buf[:runtime.Stack(buf, false)]), "memberlist")
-		if mine > 0 {
-			t.Error("goroutines of memberlist are left")
-		}
 	})
 }
 
@@ -338,7 +326,7 @@ func TestCloseWhileTheLoopStands(t *testing.T) {
 		n.g.Close()
 		n.loop.hold(false)
 		synctest.Wait()
-		if n.shown > 0 {
+		if n.timesShown() > 0 {
 			t.Error("the handler was called after Close")
 		}
 		n.loop.stop()
@@ -365,4 +353,53 @@ func TestReasonsHaveNames(t *testing.T) {
 	if fmt.Sprint(reasons) != "unknown reason" {
 		t.Error("a reason too many")
 	}
+}
+
+// TestOnTheRealClock is the one test outside of a bubble. It is not parallel, so that it can count goroutines.
+func TestOnTheRealClock(t *testing.T) {
+	before := runtime.NumGoroutine()
+	w := newWorld(t, 4, nil)
+	for i, n := range w.nodes {
+		n.announce(n.rumour(t, byte(i), time.Now(), time.Hour))
+	}
+	w.ring()
+	poll(t, "everybody knows everybody", func() bool {
+		return !slices.ContainsFunc(w.nodes, func(n *node) bool { return !n.knows(w.ids()) })
+	})
+	if during := runtime.NumGoroutine(); during < before+4*2 {
+		t.Errorf("%d goroutines, %d before: the count counts nothing", during, before)
+	}
+	w.close()
+	poll(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before })
+}
+
+func poll(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 20 s: %s", what)
+		}
+	}
+}
+
+func TestMemberlistsLogIsShortAndForDebugging(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		w := &logWriter{log: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+		line := []byte("[ERR] memberlist: " + strings.Repeat("\xff", 5000))
+		for range 1000 {
+			if n, err := w.Write(line); n != len(line) || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+		time.Sleep(2 * time.Second)
+		w.Write(line)
+		if lines := strings.Count(out.String(), "\n"); lines != 21 || out.Len() > 21*300 {
+			t.Errorf("%d lines of %d bytes together", lines, out.Len())
+		}
+		if strings.Contains(out.String(), "level=ERROR") || !strings.Contains(out.String(), "left_out=980") {
+			t.Errorf("logged %s", out.String())
+		}
+	})
 }

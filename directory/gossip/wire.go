@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -171,7 +172,7 @@ func decodeAlive(b []byte) (a alive, err error) {
 	r.constant(aliveNode, "key Node")
 	if name := r.take(nameSize, "name"); name != nil {
 		var ok bool
-		if a.id, ok = parseName(string(name)); !ok {
+		if a.id, ok = parseName(name); !ok {
 			r.fail("name is not an identity in lower-case hexadecimal digits")
 		}
 	}
@@ -186,9 +187,12 @@ func decodeAlive(b []byte) (a alive, err error) {
 }
 
 // parseName reads the name of a member: what Identity.String writes, and nothing else.
-func parseName(name string) (cert.Identity, bool) {
-	id, err := cert.ParseIdentity(name)
-	return id, err == nil && id.String() == name
+func parseName(name []byte) (id cert.Identity, ok bool) {
+	if len(name) != nameSize || bytes.ContainsAny(name, "ABCDEF") {
+		return id, false
+	}
+	_, err := hex.Decode(id[:], name)
+	return id, err == nil
 }
 
 // appendPacket appends the messages, at least one, as one packet: a single one as it is, several as a compound.

@@ -12,7 +12,6 @@ import (
 
 	"cepa/cert"
 	"cepa/directory"
-	"cepa/env"
 )
 
 // testLoop is an actor's loop: posted functions run one after the other.
@@ -159,13 +158,11 @@ type node struct {
 	loop *testLoop
 	g    *Gossip
 
-	mu       sync.Mutex
-	heard    map[cert.Identity][]byte // the last rumour that the Handler was shown
-	shown    int
-	decline  map[cert.Identity]bool
-	blamed   []cert.Identity
-	dialled  []env.Target
-	dialLink bool // a dial makes a link
+	mu      sync.Mutex
+	heard   map[cert.Identity][]byte // the last rumour that the Handler was shown
+	shown   int
+	decline map[cert.Identity]bool
+	blamed  []cert.Identity
 }
 
 func newWorld(t testing.TB, n int, configure func(*Config)) *world {
@@ -195,6 +192,8 @@ func (w *world) add(i int, configure func(*Config)) *node {
 	if n.g, err = New(cfg); err != nil {
 		w.t.Fatal(err)
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.nodes = append(w.nodes, n)
 	return n
 }
@@ -221,12 +220,19 @@ func (n *node) send(to cert.Identity, packet []byte) bool {
 	if !n.w.links[[2]cert.Identity{n.id, to}] {
 		return false
 	}
-	for _, peer := range n.w.nodes {
-		if peer.id == to {
-			return peer.loop.post(func() { peer.g.OnPacket(n.id, packet) })
-		}
+	if peer := n.w.byIDLocked(to); peer != nil {
+		return peer.loop.post(func() { peer.g.OnPacket(n.id, packet) })
 	}
 	return true // somebody whom only the test plays
+}
+
+func (w *world) byIDLocked(id cert.Identity) *node {
+	for _, n := range w.nodes {
+		if n.id == id {
+			return n
+		}
+	}
+	return nil
 }
 
 func (n *node) announce(sealed []byte) { n.loop.do(func() { n.g.Announce(sealed) }) }
@@ -273,6 +279,19 @@ func (n *node) knows(ids []cert.Identity) bool {
 	want := slices.DeleteFunc(slices.Clone(ids), func(id cert.Identity) bool { return id == n.id })
 	slices.SortFunc(want, cert.Identity.Compare)
 	return slices.Equal(n.g.Members(), want)
+}
+
+func (n *node) timesShown() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.shown
+}
+
+// blames returns whom the node has reported so far.
+func (n *node) blames() []cert.Identity {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.blamed)
 }
 
 func (n *node) last(of cert.Identity) []byte {
