@@ -163,9 +163,9 @@ func TestFlagsWorkBeforeAndAfterArguments(t *testing.T) {
 
 // flagValue is the flag with a value when it takes one.
 func flagValue(help, flag string) []string {
-	m := regexp.MustCompile(`(?m)^   --` + flag + `( [A-Za-z]+| value)?(  |$)`).FindStringSubmatch(help)
+	m := regexp.MustCompile(`(?m)^   --` + flag + `( [A-Z=]+| value)?(  | \[|$)`).FindStringSubmatch(help)
 	if m != nil && m[1] != "" {
-		return []string{"--" + flag, "1"}
+		return []string{"--" + flag, "interval_ms=2000"}
 	}
 	return []string{"--" + flag}
 }

@@ -5,7 +5,6 @@ package e2e
 import (
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 )
 
@@ -45,9 +44,7 @@ func (f *founded) relay(t testing.TB, name, addr string, args ...string) *standa
 // start runs a node until the test ends.
 func (f *founded) start(t testing.TB, args ...string) *process {
 	t.Helper()
-	cmd := exec.Command(cepa, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	p, err := launch(cmd)
+	p, err := launch(exec.Command(cepa, args...))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,6 +43,10 @@ func launch(cmd *exec.Cmd) (*process, error) {
 		return nil, err
 	}
 	cmd.Stdout, cmd.Stderr = writer, writer
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL // no test run leaves a process behind, however it ends
 	p := &process{cmd: cmd, started: time.Now(), done: make(chan struct{})}
 	err = cmd.Start()
 	writer.Close()
@@ -125,7 +129,6 @@ func startDemo(dir string, args ...string) (*overlay, error) {
 		return nil, err
 	}
 	cmd := exec.Command(cepa, append([]string{"demo", "--processes", "--dir", dir, "--socks", socks}, args...)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p, err := launch(cmd)
 	if err != nil {
 		return nil, err
