@@ -88,7 +88,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	if cfg.Network.IsAuthority(r.Identity()) {
 		var err error
 		r.authority, err = directory.NewAuthority(directory.AuthorityConfig{
-			Env: cfg.Env, Network: cfg.Network, Identity: r.Identity(), Signer: cfg.Keys.Signer, Agent: r.agent, Follower: r.follower, Prober: prober{r.links},
+			Env: cfg.Env, Network: cfg.Network, Identity: r.Identity(), Signer: cfg.Keys.Signer, Agent: r.agent, Follower: r.follower, Prober: prober{cfg.Env.Dialer},
 		})
 		if err != nil {
 			return nil, err
@@ -112,11 +112,12 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	return r, nil
 }
 
-// prober sees whether a relay answers, by opening a link to it.
-type prober struct{ links *flow.Links }
+// prober sees whether a relay answers where it says, by opening a link to it. A link that is
+// open already would prove nothing about an address.
+type prober struct{ dialer env.LinkDialer }
 
 func (p prober) Probe(to env.Target, done func(error)) {
-	p.links.To(to, func(_ *flow.Link, err error) { done(err) })
+	p.dialer.DialLink(to, func(_ env.Link, err error) { done(err) })
 }
 
 // Identity names the relay.
