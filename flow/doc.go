@@ -15,7 +15,8 @@
 //
 // Everything here belongs to one actor and is not safe for concurrent use. No method calls
 // a handler before it returns, except those that are events themselves: LinkUp, OnCells,
-// OnDrained and OnDown of a Link, OnPayload and Close of a Mux, OnDrained and OnDown of a Stream. What is
+// OnDrained and OnDown of a Link, OnPayload and Close of a Mux, OnDrained and OnDown of a
+// Stream. What is
 // asked for elsewhere (sending, closing a link, making room in the budget) is flagged and
 // done at the top of the event, or in an event of its own.
 //

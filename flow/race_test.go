@@ -399,7 +399,7 @@ func endRace(seed uint64) error {
 			}
 		}
 	}
-	w.run(5 * time.Second)
+	w.run(lingerTime + 5*time.Second) // for those whose Conn is down and whose peer's window is tiny
 	if x.err != nil {
 		return x.err
 	}
