@@ -54,7 +54,8 @@ type Limits struct {
 	ProbeTime   time.Duration // without progress of a probe
 	AvoidTime   time.Duration // for which a relay that failed is avoided at first; doubles
 	AvoidMost   time.Duration
-	Avoided     int // relays avoided at once
+	DoubtTime   time.Duration // for which a relay that may be silent is avoided
+	Avoided     int           // relays avoided at once
 }
 
 // DefaultLimits fit a client of one person.
@@ -81,6 +82,7 @@ func DefaultLimits() Limits {
 		ProbeTime:   10 * time.Second,
 		AvoidTime:   30 * time.Second,
 		AvoidMost:   10 * time.Minute,
+		DoubtTime:   15 * time.Second, // until the links have noticed, if it is so
 		Avoided:     256,
 	}
 }
@@ -139,8 +141,10 @@ type usedPort struct {
 // avoidance is a relay beyond the first hop that failed lately.
 type avoidance struct {
 	id    cert.Identity
+	since env.Mono
 	until env.Mono
-	times int
+	times int  // that it failed
+	doubt bool // it may have been another
 }
 
 // New makes a Client and reads its guards. It builds the first circuits when ConsensusChanged
@@ -267,9 +271,32 @@ func (c *Client) use(to destination) {
 	c.ports = c.ports[:min(len(c.ports), c.limits.Ports)]
 }
 
-// avoid keeps a relay out of new circuits for a while, longer each time.
+// avoid keeps a relay that failed out of new circuits for a while, longer each time.
 func (c *Client) avoid(id cert.Identity) {
+	a := c.avoidance(id)
 	now := c.env.Clock.Now()
+	if a.until > now && !a.doubt {
+		return // the same failure, seen by another circuit
+	}
+	backoff := c.limits.AvoidTime
+	for range min(a.times, 10) {
+		backoff = min(2*backoff, c.limits.AvoidMost)
+	}
+	a.times++
+	a.since, a.until, a.doubt = now, now.Add(backoff), false
+}
+
+// doubt is avoid for a relay that may be the one that is silent. Circuits through it take no
+// new streams until something comes on them.
+func (c *Client) doubt(id cert.Identity) {
+	a := c.avoidance(id)
+	if now := c.env.Clock.Now(); a.until <= now {
+		a.since, a.until, a.doubt = now, now.Add(c.limits.DoubtTime), true
+	}
+}
+
+// avoidance finds or makes the entry of a relay.
+func (c *Client) avoidance(id cert.Identity) *avoidance {
 	i := slices.IndexFunc(c.avoided, func(a avoidance) bool { return a.id == id })
 	if i < 0 {
 		if len(c.avoided) >= c.limits.Avoided {
@@ -279,21 +306,26 @@ func (c *Client) avoid(id cert.Identity) {
 		c.avoided = append(c.avoided, avoidance{id: id})
 		i = len(c.avoided) - 1
 	}
-	a := &c.avoided[i]
-	if a.until > now {
-		return // the same failure, seen by another circuit
-	}
-	backoff := c.limits.AvoidTime
-	for range min(a.times, 10) {
-		backoff = min(2*backoff, c.limits.AvoidMost)
-	}
-	a.times++
-	a.until = now.Add(backoff)
+	return &c.avoided[i]
 }
 
 // forgive ends that: the relay has become part of a circuit.
 func (c *Client) forgive(id cert.Identity) {
 	c.avoided = slices.DeleteFunc(c.avoided, func(a avoidance) bool { return a.id == id })
+}
+
+// trust ends the doubts about a relay, but not what it is known to have failed at.
+func (c *Client) trust(id cert.Identity) {
+	c.avoided = slices.DeleteFunc(c.avoided, func(a avoidance) bool { return a.id == id && a.doubt })
+}
+
+// doubtful says whether a relay of the circuit beyond the guard is avoided and nothing has come
+// on the circuit since.
+func (c *Client) doubtful(p *pooled) bool {
+	now := c.env.Clock.Now()
+	return slices.ContainsFunc(c.avoided, func(a avoidance) bool {
+		return a.until > now && a.since > p.circuit.heard && slices.ContainsFunc(p.path[1:], func(r *relayInfo) bool { return r.identity == a.id })
+	})
 }
 
 // avoids says whether a relay failed lately, in the middle, at the end, or as a guard.

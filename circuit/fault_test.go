@@ -10,6 +10,7 @@ import (
 
 	"cepa/cell"
 	"cepa/env"
+	"cepa/env/envtest"
 )
 
 var seeds = flag.Int("seeds", 8, "runs of each test with random faults")
@@ -233,4 +234,58 @@ func (x *testClient) isBefore(p *pooled, position int, from *env.Peer) bool {
 		return from.Client()
 	}
 	return from.Identity == p.path[position-1].identity
+}
+
+// TestOnlyOneConnectionGetsBytes: attempts beside each other may reach the destination several
+// times, when a relay that was stopped goes on. Only one connection carries bytes, and no
+// other stays.
+func TestOnlyOneConnectionGetsBytes(t *testing.T) {
+	t.Parallel()
+	several := 0
+	for seed := range uint64(*seeds) {
+		w := newWorld(t, seed, 7, 3)
+		x := w.newClient(nil)
+		var conns []*envtest.ConnProbe
+		w.f.Listen(server, func(c env.Conn) env.ConnEvents {
+			p := &envtest.ConnProbe{}
+			p.EOF = func() { c.CloseWrite() }
+			conns = append(conns, p)
+			c.Pause(false)
+			return p
+		})
+		w.f.Run(time.Second)
+		var stopped []*testRelay
+		for _, p := range x.c.circuits {
+			if r := w.find(p.exit.identity); p.open && len(stopped) == 0 {
+				r.node.Vanish(true)
+				stopped = append(stopped, r)
+			}
+		}
+		a := x.open(web(server, ""), pattern(seed, 5000))
+		w.f.Run(6 * time.Second)
+		for _, r := range stopped {
+			r.node.Vanish(false)
+		}
+		w.f.Run(2 * time.Minute)
+		if a.dones != 1 || a.err != nil {
+			t.Fatalf("seed %d: %d outcomes, %v", seed, a.dones, a.err)
+		}
+		full := 0
+		for _, p := range conns {
+			s := p.State()
+			if bytes.Equal(s.Received, a.send) {
+				full++
+			} else if len(s.Received) > 0 || s.Downs+s.EOFs == 0 {
+				t.Errorf("seed %d: another connection got %d bytes, and ended %d times", seed, len(s.Received), s.Downs+s.EOFs)
+			}
+		}
+		if full != 1 {
+			t.Errorf("seed %d: %d connections got the bytes", seed, full)
+		}
+		several += len(conns) - 1
+		x.quiet(t)
+	}
+	if several == 0 {
+		t.Error("no second connection: the test shows nothing")
+	}
 }

@@ -112,7 +112,7 @@ func (c *Client) retire() (wake time.Duration) {
 // fits says whether the attempt could use the circuit once it is open.
 func (p *pooled) fits(a *attempt) bool {
 	h := a.handle
-	return !p.retired && !p.suspect && !p.stalled && p.circuit.state != stateDead &&
+	return !p.retired && !p.suspect && !p.stalled && p.circuit.state != stateDead && !h.client.doubtful(p) &&
 		(!p.guard.suspect || p.circuit.began >= p.guard.suspected) &&
 		p.exit.serves(h.to) && !slices.Contains(h.banned, p.exit.identity) &&
 		(p.circuit.began >= a.since || !slices.ContainsFunc(p.path[1:], func(r *relayInfo) bool { return slices.Contains(h.shun, r.identity) }))
@@ -225,7 +225,7 @@ func (c *Client) spareNeeded() *destination {
 	now := c.env.Clock.Now()
 	clean := make([]*pooled, 0, c.limits.MaxClean)
 	for _, p := range c.circuits {
-		if !p.keyed && !p.claimed && !p.retired && !p.stalled && !p.suspect && !p.guard.suspect {
+		if !p.keyed && !p.claimed && !p.retired && !p.stalled && !p.suspect && !p.guard.suspect && !c.doubtful(p) {
 			clean = append(clean, p)
 		}
 	}
@@ -391,15 +391,15 @@ func (p *pooled) becomeStalled() {
 		c.suspectGuard(p.guard)
 	}
 	for i := 1; i <= hops && hops > 0; i++ {
-		c.avoid(p.path[i].identity)
+		c.doubt(p.path[i].identity)
 	}
 	c.planLater()
 }
 
-// forgive takes back what becomeStalled held against the relays beyond the guard.
-func (p *pooled) forgive() {
+// trust takes back what becomeStalled held against the relays beyond the guard.
+func (p *pooled) trust() {
 	for _, r := range p.path[1:] {
-		p.client.forgive(r.identity)
+		p.client.trust(r.identity)
 	}
 }
 
@@ -412,7 +412,7 @@ func (c *Client) suspectGuard(g *guard) {
 	g.suspect, g.suspected = true, c.env.Clock.Now()
 	for _, p := range c.circuits {
 		if p.guard == g && p.stalled { // so it was not the relays behind it
-			p.forgive()
+			p.trust()
 		}
 	}
 	c.planLater()
@@ -443,7 +443,7 @@ func (p *pooled) onHop(circuit *circuit) {
 	}
 	if p.stalled {
 		p.stalled = false
-		p.forgive()
+		p.trust()
 	}
 	if hops < len(p.path) {
 		p.timer.Reset(c.limits.Stall)
@@ -462,6 +462,9 @@ func (p *pooled) onOpen(*circuit) {
 }
 
 func (p *pooled) onCell(*circuit) {
+	if len(p.client.avoided) > 0 {
+		p.trust()
+	}
 	if p.suspect {
 		p.suspect = false
 		p.client.planLater()

@@ -444,6 +444,7 @@ func (a *attempt) win(data []byte) {
 	a.over = true
 	a.stall.Stop()
 	h.attempts = slices.DeleteFunc(h.attempts, func(x *attempt) bool { return x == a })
+	h.doubt(a.p)
 	h.settle()
 	if h.command != cell.MessageBegin {
 		h.client.requests--
@@ -452,6 +453,21 @@ func (a *attempt) win(data []byte) {
 		a.leave()
 	}
 	h.won(a, data)
+}
+
+// doubt blames the relays of attempts that nobody has answered, now that another circuit was
+// quick: it is not the destination that is slow.
+func (h *Handle) doubt(winner *pooled) {
+	for _, a := range h.attempts {
+		if a.p == nil || !a.p.suspect || a.p.guard.suspect {
+			continue
+		}
+		for _, r := range a.p.path[1:] {
+			if !slices.ContainsFunc(winner.path, func(w *relayInfo) bool { return w.identity == r.identity }) {
+				h.client.doubt(r.identity)
+			}
+		}
+	}
 }
 
 // OnEnd implements flow.StreamHandler: the stream was refused, is over, or was lost.
