@@ -11,6 +11,7 @@ import (
 
 	"cepa/cert"
 	"cepa/env"
+	"cepa/limit"
 )
 
 // Gossip carries rumours between relays. No call blocks, and none calls back before it returns.
@@ -85,7 +86,7 @@ type Agent struct {
 		body    []byte // of the descriptor
 		rumour  []byte
 		issued  time.Time // of the certificate that it was signed with
-		updates buckets
+		updates limit.Buckets
 		leaving bool
 		told    map[cert.Identity]*announcement // by authority
 	}

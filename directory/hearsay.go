@@ -6,6 +6,7 @@ import (
 
 	"cepa/cert"
 	"cepa/env"
+	"cepa/limit"
 )
 
 // rumours remembers verdicts on rumours, and limits how many are looked at.
@@ -13,15 +14,15 @@ type rumours struct {
 	seen    map[[32]byte]bool // by the hash of the sealed rumour: is it to be passed on?
 	order   [][32]byte        // a ring, the oldest at next
 	next    int
-	from    buckets // by neighbour
-	updates buckets // how often one relay may have news; the table is not used, each entry has its own
+	from    limit.Buckets // by neighbour
+	updates limit.Rate    // how often one relay may have news
 }
 
 func newRumours(network *Network) rumours {
 	return rumours{
 		seen:    make(map[[32]byte]bool),
 		from:    newBuckets(rumourRate, rumourBurst),
-		updates: newUpdates(network),
+		updates: newUpdates(network).Rate,
 	}
 }
 
@@ -32,18 +33,18 @@ func (r *rumours) spend(e *entry, digest cert.Digest, now env.Mono) bool {
 	if e == nil || e.counted == digest {
 		return true
 	}
-	tokens := r.updates.fill(e.news, now)
-	if tokens < 1 {
+	if !r.updates.Take(&e.news, 1, now) {
 		return false
 	}
-	e.news, e.counted = bucket{tokens - 1, now}, digest
+	e.counted = digest
 	return true
 }
 
 // inherit gives an entry the budget of the one that it replaces; the first of a relay has cost one.
 func (r *rumours) inherit(e, from *entry, now env.Mono) {
 	if from == nil {
-		e.news = bucket{r.updates.burst - 1, now}
+		e.news = r.updates.Full(now)
+		r.updates.Take(&e.news, 1, now)
 		return
 	}
 	e.news, e.counted = from.news, from.counted
@@ -78,7 +79,7 @@ func (a *Agent) OnRumour(sealed []byte, from cert.Identity) (accept, fresh bool)
 	if accept, known := a.rumours.seen[key]; known {
 		return accept, false
 	}
-	if !a.rumours.from.take(string(from[:]), 1, now) {
+	if !a.rumours.from.Take(string(from[:]), 1, now) {
 		a.stats.LimitedRumours++
 		return false, false
 	}

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"cepa/ipaddr"
 )
 
 // fastEnough is the weight, in KiB a second, from which every relay is Fast.
@@ -48,7 +50,7 @@ func (a *Authority) list(wall time.Time) []Relay {
 	var chosen []*candidate
 	for _, c := range all {
 		host := c.reached[0].Addr()
-		full := addresses[host] >= perAddress || sites[site(host)] >= perSite
+		full := addresses[host] >= perAddress || sites[ipaddr.Site(host)] >= perSite
 		if full || !c.listed && fresh == 0 || len(chosen) >= MaxRelays {
 			continue
 		}
@@ -56,7 +58,7 @@ func (a *Authority) list(wall time.Time) []Relay {
 			fresh--
 		}
 		addresses[host]++
-		sites[site(host)]++
+		sites[ipaddr.Site(host)]++
 		chosen = append(chosen, c)
 	}
 	return a.describe(chosen, wall)
@@ -74,7 +76,7 @@ func (a *Authority) candidates(last *Consensus, wall time.Time) []*candidate {
 		c := &candidate{standing: s, Descriptor: e.Descriptor}
 		if last != nil {
 			if c.listed = last.Lookup(id) != nil; !c.listed {
-				prefix := site(s.reached[0].Addr()).Addr().As16()
+				prefix := ipaddr.Site(s.reached[0].Addr()).Addr().As16()
 				c.lot = sha256.Sum256(append(last.Head.Digest[:], prefix[:]...))
 			}
 		}

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"cepa/nearest"
 )
 
 // Parameter is the name of a parameter of the network: a number that all nodes must agree on. The network file sets
@@ -128,36 +130,9 @@ func parameterNames() []string {
 
 // suggestion returns `; did you mean "x"?` with the name nearest to a wrong one, or nothing when none is near.
 func suggestion(wrong string, names []string) string {
-	best, distance := "", len(wrong)/2+1
-	for _, name := range names {
-		if d := editDistance(wrong, name); d < distance {
-			best, distance = name, d
-		}
-	}
+	best := nearest.Name(wrong, names)
 	if best == "" {
 		return ""
 	}
 	return fmt.Sprintf("; did you mean %q?", best)
-}
-
-// editDistance is the number of bytes to insert, remove or replace to make b of a. It is called with short names
-// only: a is cut at 64 bytes.
-func editDistance(a, b string) int {
-	a = a[:min(len(a), 64)]
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			d := diagonal
-			if a[i] != b[j] {
-				d = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], d
-		}
-	}
-	return row[len(b)]
 }

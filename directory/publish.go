@@ -8,11 +8,12 @@ import (
 
 	"cepa/cert"
 	"cepa/env"
+	"cepa/limit"
 )
 
 // newUpdates makes the budget of one identity's news: one in the time of the parameter, or in an interval if that is
 // shorter, and three at once.
-func newUpdates(network *Network) buckets {
+func newUpdates(network *Network) limit.Buckets {
 	every := min(network.millis(UpdateMillis), network.Interval())
 	return newBuckets(1/every.Seconds(), 3)
 }
@@ -42,7 +43,7 @@ func (a *Agent) Update() {
 			wall = held.Published.Add(time.Millisecond) // the clock was set back: the newer one must count
 		}
 	}
-	if !a.own.updates.take("", 1, a.env.Clock.Now()) {
+	if !a.own.updates.Take("", 1, a.env.Clock.Now()) {
 		return // others would not pass it on: housekeeping comes back
 	}
 	d.Published = wall

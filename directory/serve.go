@@ -3,12 +3,14 @@ package directory
 import (
 	"cepa/cert"
 	"cepa/env"
+	"cepa/ipaddr"
+	"cepa/limit"
 )
 
 // serving are the budgets of directory requests, in requests and in bytes of answers, and the answers that many want.
 type serving struct {
-	clients, sites, relays             buckets
-	clientVolume, siteVolume, relayOut buckets
+	clients, sites, relays             limit.Buckets
+	clientVolume, siteVolume, relayOut limit.Buckets
 	unit                               float64 // bytes in a token of a volume
 	answers                            map[cert.Digest][]byte
 }
@@ -20,6 +22,11 @@ func newServing(network *Network) serving {
 		clients: newBuckets(clientRate*often, clientBurst),
 		sites:   newBuckets(siteRate*often, siteBurst),
 		relays:  newBuckets(relayRate, relayBurst),
+
+		clientVolume: newBuckets(clientBytes, clientVolume),
+		siteVolume:   newBuckets(siteBytes, siteVolume),
+		relayOut:     newBuckets(relayBytes, relayVolume),
+
 		unit:    minVolume,
 		answers: make(map[cert.Digest][]byte),
 	}
@@ -29,11 +36,8 @@ func newServing(network *Network) serving {
 func (s *serving) forget() { clear(s.answers) }
 
 // volume is the budget in bytes: burst consensuses at once, rate bytes a second.
-func (s *serving) volume(b *buckets, burst, rate float64) *buckets {
-	if b.table == nil {
-		*b = newBuckets(rate, burst)
-	}
-	b.burst, b.rate = burst*s.unit, rate
+func (s *serving) volume(b *limit.Buckets, burst, rate float64) *limit.Buckets {
+	b.Rate = limit.Rate{PerSecond: rate, Burst: burst * s.unit}
 	return b
 }
 
@@ -130,7 +134,7 @@ func (a *Agent) relayKey(from *env.Peer) string {
 	if a.network.Test || a.InConsensus(from.Identity) {
 		return string(from.Identity[:])
 	}
-	return site(from.Address.Addr()).String()
+	return ipaddr.Site(from.Address.Addr()).String()
 }
 
 // admit spends one request of the budgets of a neighbour, and asks whether it has had too many bytes.
@@ -138,21 +142,21 @@ func (a *Agent) admit(from *env.Peer) bool {
 	s, now := &a.serving, a.env.Clock.Now()
 	if !from.Client() {
 		key := a.relayKey(from)
-		return s.relays.take(key, 1, now) && s.volume(&s.relayOut, relayVolume, relayBytes).take(key, 0, now)
+		return s.relays.Take(key, 1, now) && s.volume(&s.relayOut, relayVolume, relayBytes).Take(key, 0, now)
 	}
-	client, prefix := from.Address.String(), site(from.Address.Addr()).String()
-	return s.clients.take(client, 1, now) && s.sites.take(prefix, 1, now) &&
-		s.volume(&s.clientVolume, clientVolume, clientBytes).take(client, 0, now) &&
-		s.volume(&s.siteVolume, siteVolume, siteBytes).take(prefix, 0, now)
+	client, prefix := from.Address.String(), ipaddr.Site(from.Address.Addr()).String()
+	return s.clients.Take(client, 1, now) && s.sites.Take(prefix, 1, now) &&
+		s.volume(&s.clientVolume, clientVolume, clientBytes).Take(client, 0, now) &&
+		s.volume(&s.siteVolume, siteVolume, siteBytes).Take(prefix, 0, now)
 }
 
 // charge counts the bytes of an answer; a budget may go into debt by one.
 func (a *Agent) charge(from *env.Peer, size int) {
 	s, now := &a.serving, a.env.Clock.Now()
 	if !from.Client() {
-		s.relayOut.take(a.relayKey(from), float64(size), now)
+		s.relayOut.Take(a.relayKey(from), float64(size), now)
 		return
 	}
-	s.clientVolume.take(from.Address.String(), float64(size), now)
-	s.siteVolume.take(site(from.Address.Addr()).String(), float64(size), now)
+	s.clientVolume.Take(from.Address.String(), float64(size), now)
+	s.siteVolume.Take(ipaddr.Site(from.Address.Addr()).String(), float64(size), now)
 }

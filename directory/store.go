@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"cepa/cert"
+	"cepa/ipaddr"
+	"cepa/limit"
 )
 
 // entry is a descriptor that is held.
@@ -18,9 +20,9 @@ type entry struct {
 	listed bool   // in the consensus; else a candidate
 	// leaving says that the relay has announced its departure: a rumour that ends the descriptor's life early.
 	leaving bool
-	at      int         // index in candidates
-	news    bucket      // how much more may be heard of this relay
-	counted cert.Digest // the news that cost the last of it
+	at      int          // index in candidates
+	news    limit.Bucket // how much more may be heard of this relay
+	counted cert.Digest  // the news that cost the last of it
 }
 
 // descriptors are the descriptors that a relay holds, one an identity: those of the relays in the consensus, and
@@ -221,7 +223,7 @@ func (s *descriptors) sum() *Summary {
 func sitesOf(addrs []netip.AddrPort) []netip.Prefix {
 	out := make([]netip.Prefix, 0, 2*len(addrs))
 	for _, a := range addrs {
-		for _, p := range []netip.Prefix{site(a.Addr()), provider(a.Addr())} {
+		for _, p := range []netip.Prefix{ipaddr.Site(a.Addr()), provider(a.Addr())} {
 			if p.IsValid() && !slices.Contains(out, p) {
 				out = append(out, p)
 			}

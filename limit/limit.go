@@ -7,28 +7,50 @@ package limit
 
 import "cepa/env"
 
-// Buckets are token buckets by key, all with one rate and one size. A bucket that is full
-// again is forgotten, so a table holds only the keys that were active within burst/rate.
-type Buckets struct {
-	rate, burst float64
-	most        int
-	table       map[string]bucket
-	swept       env.Mono
-}
+// Rate is how fast a bucket fills, in tokens a second, and how many it holds.
+type Rate struct{ PerSecond, Burst float64 }
 
-type bucket struct {
+// Bucket is what is left of one budget. The zero Bucket is not full: see Rate.Full.
+type Bucket struct {
 	tokens float64
 	at     env.Mono
+}
+
+// Full is a bucket that holds all it can at a time.
+func (r Rate) Full(now env.Mono) Bucket { return Bucket{tokens: r.Burst, at: now} }
+
+// Take spends n tokens of k if it holds at least one, and says whether it did. It may go into
+// debt, since the size of an answer is known only when it is there.
+func (r Rate) Take(k *Bucket, n float64, now env.Mono) bool {
+	*k = Bucket{tokens: r.tokens(*k, now), at: now}
+	if k.tokens < 1 {
+		return false
+	}
+	k.tokens -= n
+	return true
+}
+
+func (r Rate) tokens(k Bucket, now env.Mono) float64 {
+	return min(r.Burst, k.tokens+r.PerSecond*now.Sub(k.at).Seconds())
+}
+
+// Buckets are token buckets by key, all of one Rate. A bucket that is full again is forgotten,
+// so a table holds only the keys that were active within the time that an empty one takes to
+// fill.
+type Buckets struct {
+	Rate  Rate // may be changed; what buckets hold is then counted by the new one
+	most  int
+	table map[string]Bucket
+	swept env.Mono
 }
 
 // NewBuckets returns buckets that hold burst tokens and gain rate a second. It keeps at most
 // `most` of them; when more keys are active, new ones share one bucket besides.
 func NewBuckets(rate, burst float64, most int) Buckets {
-	return Buckets{rate: rate, burst: burst, most: most, table: make(map[string]bucket)}
+	return Buckets{Rate: Rate{rate, burst}, most: most, table: make(map[string]Bucket)}
 }
 
-// Take spends n tokens of key's bucket if it holds at least one, and says whether it did. It
-// may go into debt, since the size of an answer is known only when it is there.
+// Take spends n tokens of key's bucket, see Rate.Take.
 func (b *Buckets) Take(key string, n float64, now env.Mono) bool {
 	b.sweep(now)
 	k, ok := b.table[key]
@@ -37,13 +59,9 @@ func (b *Buckets) Take(key string, n float64, now env.Mono) bool {
 		k, ok = b.table[key]
 	}
 	if !ok {
-		k = bucket{tokens: b.burst, at: now}
+		k = b.Rate.Full(now)
 	}
-	k.tokens, k.at = b.fill(k, now), now
-	enough := k.tokens >= 1
-	if enough {
-		k.tokens -= n
-	}
+	enough := b.Rate.Take(&k, n, now)
 	b.table[key] = k
 	return enough
 }
@@ -51,18 +69,14 @@ func (b *Buckets) Take(key string, n float64, now env.Mono) bool {
 // Len is the number of keys that are remembered.
 func (b *Buckets) Len() int { return len(b.table) }
 
-func (b *Buckets) fill(k bucket, now env.Mono) float64 {
-	return min(b.burst, k.tokens+b.rate*now.Sub(k.at).Seconds())
-}
-
 // sweep drops full buckets, once in the time that an empty one takes to fill.
 func (b *Buckets) sweep(now env.Mono) {
-	if now.Sub(b.swept).Seconds() < b.burst/b.rate {
+	if now.Sub(b.swept).Seconds() < b.Rate.Burst/b.Rate.PerSecond {
 		return
 	}
 	b.swept = now
 	for key, k := range b.table { // order: deletes only
-		if b.fill(k, now) >= b.burst {
+		if b.Rate.tokens(k, now) >= b.Rate.Burst {
 			delete(b.table, key)
 		}
 	}
