@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -12,16 +13,17 @@ import (
 
 	"cepa/cell"
 	"cepa/cert"
+	"cepa/directory"
 )
 
 // siege is a relay that knows a friend, and has an attacker for a neighbour.
 func siege(t *testing.T, configure func(*Config)) (w *world, n *node, friend, attacker *author) {
 	w = newWorld(t, 1, configure)
 	n, friend, attacker = w.nodes[0], newAuthor(t, w.network, 1001), newAuthor(t, w.network, 1002)
-	n.announce(n.rumour(t, 0, time.Now(), time.Hour))
+	n.announce(n.rumour(t, 0, time.Now(), directory.DescriptorLifetime))
 	n.befriend(attacker.id)
 	n.befriend(friend.id)
-	n.receive(friend.id, friend.alive(friend.rumour(t, 0, time.Now(), time.Hour)))
+	n.receive(friend.id, friend.alive(friend.rumour(t, 0, time.Now(), directory.DescriptorLifetime)))
 	within(t, 5*time.Second, "the friend is a member", func() bool { return n.knows([]cert.Identity{friend.id}) })
 	return w, n, friend, attacker
 }
@@ -34,8 +36,8 @@ func TestForgedMessagesHaveNoEffect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, n, friend, attacker := siege(t, nil)
 		defer w.close()
-		held, own := n.last(friend.id), n.rumour(t, 0, time.Now(), time.Hour)
-		newest := friend.rumour(t, 1, time.Now(), time.Hour)
+		held, own := n.last(friend.id), n.rumour(t, 0, time.Now(), directory.DescriptorLifetime)
+		newest := friend.rumour(t, 1, time.Now(), directory.DescriptorLifetime)
 		suspect := func(id cert.Identity) []byte {
 			return msgpack(t, 3, memberlistDead{most, id.String(), attacker.id.String()})
 		}
@@ -56,13 +58,13 @@ func TestForgedMessagesHaveNoEffect(t *testing.T) {
 			{"higher incarnation of this relay", appendAlive(nil, alive{n.id, own, most}), DropIncarnation, true},
 			{"this relay's own rumour", appendAlive(nil, alive{n.id, own, 1}), DropOwnName, false},
 			{"another rumour in this relay's name", appendAlive(nil, alive{n.id, newest, 1}), DropOwnName, false},
-			{"squatted name", appendAlive(nil, alive{friend.id, attacker.rumour(t, 0, time.Now(), time.Hour), 1}), DropSquatted, true},
+			{"squatted name", appendAlive(nil, alive{friend.id, attacker.rumour(t, 0, time.Now(), directory.DescriptorLifetime), 1}), DropSquatted, true},
 			{"altered signature", appendAlive(nil, alive{friend.id, altered, 1}), DropInvalid, false},
 			{"no rumour", appendAlive(nil, alive{attacker.id, make([]byte, 300), 1}), DropInvalid, false},
 			{"rumour of another network", appendAlive(nil, alive{attacker.id, otherNetwork(t, attacker), 1}), DropInvalid, false},
-			{"replayed rumour", friend.alive(friend.rumour(t, 2, time.Now().Add(-time.Hour), 2*time.Hour)), DropStale, false},
+			{"replayed rumour", friend.alive(friend.rumour(t, 2, time.Now().Add(-time.Hour), directory.DescriptorLifetime)), DropStale, false},
 			{"expired rumour", friend.alive(friend.rumour(t, 2, time.Now().Add(-time.Hour), time.Minute)), DropInvalid, false},
-			{"rumour from the future", friend.alive(friend.rumour(t, 2, time.Now().Add(time.Hour), time.Hour)), DropInvalid, false},
+			{"rumour from the future", friend.alive(friend.rumour(t, 2, time.Now().Add(time.Hour), directory.DescriptorLifetime)), DropInvalid, false},
 			{"known rumour", friend.alive(held), DropDuplicate, false},
 			{"ping", msgpack(t, 0, map[string]any{"SeqNo": 1}), DropPing, true},
 			{"push/pull", []byte{6, 0x80}, DropPushPull, true},
@@ -102,7 +104,7 @@ func otherNetwork(t *testing.T, a *author) []byte {
 	other := *a.network
 	other.ID = cert.NetworkID{9}
 	foreign := *newAuthor(t, &other, 1002)
-	return foreign.rumour(t, 0, time.Now(), time.Hour)
+	return foreign.rumour(t, 0, time.Now(), directory.DescriptorLifetime)
 }
 
 // TestOnlyWhatWasAcceptedEntersMemberlist shows that the delegate is a second door: it does not trust the first.
@@ -111,8 +113,8 @@ func TestOnlyWhatWasAcceptedEntersMemberlist(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, n, friend, attacker := siege(t, nil)
 		defer w.close()
-		n.g.driver.feed(attacker.alive(attacker.rumour(t, 0, time.Now(), time.Hour)))
-		n.g.driver.feed(appendAlive(nil, alive{friend.id, friend.rumour(t, 1, time.Now(), time.Hour), 1 << 20}))
+		n.g.driver.feed(attacker.alive(attacker.rumour(t, 0, time.Now(), directory.DescriptorLifetime)))
+		n.g.driver.feed(appendAlive(nil, alive{friend.id, friend.rumour(t, 1, time.Now(), directory.DescriptorLifetime), 1 << 20}))
 		synctest.Wait()
 		for _, m := range n.g.driver.list.Members() {
 			if m.Name == attacker.id.String() || m.Name == friend.id.String() && !bytes.Equal(m.Meta, n.last(friend.id)) {
@@ -127,12 +129,11 @@ func TestStrangersAreNotHeard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, n, _, attacker := siege(t, nil)
 		defer w.close()
-		packet := attacker.alive(attacker.rumour(t, 0, time.Now(), time.Hour))
+		packet := attacker.alive(attacker.rumour(t, 0, time.Now(), directory.DescriptorLifetime))
 		n.receive(cert.Identity{}, packet)
 		n.receive(cert.Identity{9}, packet)
 		n.loop.do(func() {
 			n.g.LinkUp(attacker.id) // a second link
-			n.g.LinkDown(attacker.id)
 			n.g.LinkDown(attacker.id)
 			n.g.LinkDown(attacker.id)
 			n.g.LinkUp(cert.Identity{}) // a client
@@ -155,7 +156,7 @@ func TestFloodStaysInBudget(t *testing.T) {
 		var flood [][]byte
 		for i := range 500 { // new identities cost nothing
 			a := newAuthor(t, w.network, i+1)
-			sealed := a.rumour(t, 0, time.Now(), time.Hour)
+			sealed := a.rumour(t, 0, time.Now(), directory.DescriptorLifetime)
 			sealed[len(sealed)-1] ^= byte(i % 2) // half of them are forged
 			flood = append(flood, a.alive(sealed))
 		}
@@ -175,7 +176,7 @@ func TestFloodStaysInBudget(t *testing.T) {
 		if v := after.Verified - before.Verified; float64(v) > limits.Verify.Burst+limits.Verify.Rate*seconds || v < 20 {
 			t.Errorf("%d signatures were checked", v)
 		}
-		update := friend.rumour(t, 1, time.Now(), time.Hour)
+		update := friend.rumour(t, 1, time.Now(), directory.DescriptorLifetime)
 		n.receive(friend.id, friend.alive(update))
 		synctest.Wait()
 		if !bytes.Equal(n.last(friend.id), update) {
@@ -206,7 +207,7 @@ func TestMessageBudgetAndMemory(t *testing.T) {
 		var messages [][]byte
 		for i := range 4 {
 			a := newAuthor(t, w.network, i+1)
-			sealed := a.rumour(t, 0, time.Now(), time.Hour)
+			sealed := a.rumour(t, 0, time.Now(), directory.DescriptorLifetime)
 			sealed[len(sealed)-1] ^= 1
 			messages = append(messages, a.alive(sealed))
 		}
@@ -233,7 +234,7 @@ func TestStandingLoopBoundsEverything(t *testing.T) {
 		n.loop.post(func() {
 			for i := range 200 {
 				a := newAuthor(t, w.network, i+1)
-				n.g.OnPacket(attacker.id, a.alive(a.rumour(t, 0, time.Now(), time.Hour)))
+				n.g.OnPacket(attacker.id, a.alive(a.rumour(t, 0, time.Now(), directory.DescriptorLifetime)))
 			}
 			<-held
 		})
@@ -256,7 +257,7 @@ func TestGarbageOfEveryKind(t *testing.T) {
 		w, n, friend, attacker := siege(t, func(c *Config) { c.Limits.Packets = Budget{1e6, 1e6} })
 		defer w.close()
 		random := rand.New(rand.NewPCG(1, 2))
-		good := friend.alive(friend.rumour(t, 1, time.Now(), time.Hour))
+		good := friend.alive(friend.rumour(t, 1, time.Now(), directory.DescriptorLifetime))
 		for i := range 3000 {
 			packet := make([]byte, random.IntN(cell.MaxGossip+1))
 			for j := range packet {
@@ -274,6 +275,45 @@ func TestGarbageOfEveryKind(t *testing.T) {
 		}
 		if s := n.g.Stats(); s.Accepted != 1 || !n.knows([]cert.Identity{friend.id}) || slices.Contains(n.blames(), friend.id) {
 			t.Errorf("%d accepted, members %v", s.Accepted, n.g.Members())
+		}
+	})
+}
+
+// TestTransportHasNoWayOut: nothing that memberlist may ask of its transport reaches a socket or an address.
+func TestTransportHasNoWayOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, n, friend, _ := siege(t, nil)
+		d := n.g.driver
+		to := memberlist.Address{Addr: "127.0.0.1:1", Name: friend.id.String()}
+		if c, err := d.DialTimeout(to.Addr, time.Second); c != nil || !errors.Is(err, errNoStreams) {
+			t.Errorf("a stream: %v", err)
+		}
+		if c, err := d.DialAddressTimeout(to, time.Second); c != nil || !errors.Is(err, errNoStreams) {
+			t.Errorf("a stream by name: %v", err)
+		}
+		if _, err := d.WriteTo([]byte{0}, to.Addr); !errors.Is(err, errNoName) {
+			t.Errorf("a packet to an address: %v", err)
+		}
+		if _, err := d.WriteToAddress([]byte{0}, memberlist.Address{Addr: to.Addr}); !errors.Is(err, errNoName) {
+			t.Errorf("a packet to nobody: %v", err)
+		}
+		if ip, p, err := d.FinalAdvertiseAddr("10.0.0.1", 9); ip.String() != address || p != port || err != nil {
+			t.Errorf("advertises %v:%d, %v", ip, p, err)
+		}
+		before := n.g.Stats()
+		for _, packet := range [][]byte{{}, {0, 0x80}, appendDead(nil, friend.id, n.id, 9), n.alive(n.rumour(t, 7, time.Now(), time.Hour))} {
+			if _, err := d.WriteToAddress(packet, to); err != nil {
+				t.Error(err)
+			}
+		}
+		synctest.Wait()
+		if after := n.g.Stats(); after.Dropped[DropHeldBack] != before.Dropped[DropHeldBack]+4 || after.PacketsOut != before.PacketsOut {
+			t.Errorf("packets that are not for the wire: %d held back, %d sent", after.Dropped[DropHeldBack]-before.Dropped[DropHeldBack], after.PacketsOut-before.PacketsOut)
+		}
+		w.close()
+		if _, err := d.WriteToAddress(n.alive(n.g.own), to); !errors.Is(err, errClosed) {
+			t.Errorf("a packet after Close: %v", err)
 		}
 	})
 }

@@ -17,7 +17,7 @@
 //     by kind: suspect, dead, ping, push/pull, user, compressed, encrypted, checksummed, labelled.
 //   - Nobody speaks for this relay but itself: messages that bear its own name are dropped, so memberlist never refutes.
 //   - Incarnation, address, port and versions are constants on the wire. Which of two rumours is newer is said by what
-//     they sign: issue of the signing certificate, publication, digest. memberlist counts incarnations of its
+//     they sign: issue of the signing certificate, publication, digest, and the earlier end (a farewell). memberlist counts incarnations of its
 //     own, which start with the process and never leave it, so there is none to forge and none to overflow. The
 //     address is the IPv4 dummy address 192.0.0.8, the same for all: a real one would make a relay that moves a
 //     "conflict", and is in the rumour anyway.

@@ -132,14 +132,14 @@ type Gossip struct {
 	driver      *driver
 	own         []byte // this relay's rumour; nil before the first Announce
 	table       map[cert.Identity]*entry
-	waiting     int // entries that memberlist has not taken yet
+	departed    map[cert.Identity]*directory.Rumour // farewells of relays that are no longer in the table
+	waiting     int                                 // entries that memberlist has not taken yet
 	incarnation uint32
 }
 
 // neighbour is a relay with which links are open.
 type neighbour struct {
 	id     cert.Identity
-	links  int
 	since  time.Time
 	again  bool         // was welcomed a second time
 	queued atomic.Int64 // packets in the inbox
@@ -164,7 +164,7 @@ func New(cfg Config) (*Gossip, error) {
 		inbox:      make(chan parcel, limits.Inbox), announced: make(chan struct{}, 1),
 		messages: newLimiter(limits.Messages), verify: newLimiter(limits.Verify), memory: newMemory(), renewed: cfg.Now(),
 		quit:  make(chan struct{}),
-		table: make(map[cert.Identity]*entry),
+		table: make(map[cert.Identity]*entry), departed: make(map[cert.Identity]*directory.Rumour),
 	}
 	g.logger = log.New(&logWriter{log: cfg.Log}, "", 0)
 	g.driver = g.newDriver()
@@ -226,7 +226,8 @@ func (g *Gossip) Announce(sealed []byte) {
 	}
 }
 
-// Forget drops a relay whose descriptor has expired. The neighbours are not told: they know as well as we do.
+// Forget drops a relay whose descriptor is no longer held. The neighbours are not told: each knows for itself. When it
+// is heard of again, the Handler is asked again.
 func (g *Gossip) Forget(id cert.Identity) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -235,30 +236,23 @@ func (g *Gossip) Forget(id cert.Identity) {
 	}
 }
 
-// LinkUp says that a link with a relay is open; there may be several. Clients, whose identity is zero, do not gossip. With
-// the first link the relay is told this one's rumour and some others.
+// LinkUp says that there is a link with a relay; more calls for further links change nothing. Clients, whose identity is
+// zero, do not gossip. A new neighbour is told this relay's rumour and some others.
 func (g *Gossip) LinkUp(id cert.Identity) {
-	if g.closed.Load() || id.IsZero() || id == g.self {
+	if g.closed.Load() || id.IsZero() || id == g.self || g.neighbours[id] != nil {
 		return
 	}
-	if n := g.neighbours[id]; n != nil {
-		n.links++
-		return
-	}
-	n := &neighbour{id: id, links: 1, since: g.now()}
+	n := &neighbour{id: id, since: g.now()}
 	g.neighbours[id] = n
 	g.order = append(g.order, n)
 	g.counters.neighbours.Store(int64(len(g.order)))
 	g.welcome(n)
 }
 
-// LinkDown says that a link of which LinkUp told is gone.
+// LinkDown says that the last link with a relay is gone. It may be called more than once.
 func (g *Gossip) LinkDown(id cert.Identity) {
 	n := g.neighbours[id]
 	if n == nil {
-		return
-	}
-	if n.links--; n.links > 0 {
 		return
 	}
 	delete(g.neighbours, id)
@@ -448,7 +442,7 @@ func (g *Gossip) dial() {
 	}
 	now := g.now()
 	for _, e := range g.some(1, func(id cert.Identity, e *entry) bool {
-		return g.neighbours[id] != nil || !now.Before(e.rumour.Expires)
+		return g.neighbours[id] != nil || farewell(&e.rumour) || !now.Before(e.rumour.Expires)
 	}) {
 		if !g.dials.take(g.limits.Dials, now) {
 			return

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cepa/cert"
+	"cepa/directory"
 	"cepa/env"
 )
 
@@ -21,14 +22,14 @@ func TestRingLearnsOfAllAndOfUpdates(t *testing.T) {
 		w := newWorld(t, 10, nil)
 		defer w.close()
 		for i, n := range w.nodes {
-			n.announce(n.rumour(t, byte(i), time.Now(), time.Hour))
+			n.announce(n.rumour(t, byte(i), time.Now(), directory.DescriptorLifetime))
 		}
 		w.ring()
 		t.Logf("all know all after %v", w.everybodyKnows(10*time.Second, w.ids()))
 
 		time.Sleep(time.Minute)
 		author := w.nodes[3]
-		update := author.rumour(t, 200, time.Now(), time.Hour)
+		update := author.rumour(t, 200, time.Now(), directory.DescriptorLifetime)
 		author.announce(update)
 		t.Logf("the update reached all after %v", within(t, 10*time.Second, "the update reaches all", func() bool {
 			return !slices.ContainsFunc(w.nodes, func(n *node) bool { return n != author && !bytes.Equal(n.last(author.id), update) })
@@ -54,7 +55,7 @@ func TestAnnouncingAfterTheLinks(t *testing.T) {
 		defer w.close()
 		w.ring()
 		for i, n := range w.nodes {
-			n.announce(n.rumour(t, byte(i), time.Now(), time.Hour))
+			n.announce(n.rumour(t, byte(i), time.Now(), directory.DescriptorLifetime))
 		}
 		w.everybodyKnows(10*time.Second, w.ids())
 	})
@@ -66,13 +67,13 @@ func TestLatecomerLearnsFromItsOnlyNeighbour(t *testing.T) {
 		w := newWorld(t, 6, nil)
 		defer w.close()
 		for i, n := range w.nodes {
-			n.announce(n.rumour(t, byte(i), time.Now(), time.Hour))
+			n.announce(n.rumour(t, byte(i), time.Now(), directory.DescriptorLifetime))
 		}
 		w.ring()
 		w.everybodyKnows(10*time.Second, w.ids())
 		time.Sleep(time.Hour / 2)
 		late := w.add(6, nil)
-		late.announce(late.rumour(t, 6, time.Now(), time.Hour))
+		late.announce(late.rumour(t, 6, time.Now(), directory.DescriptorLifetime))
 		w.link(late, w.nodes[0])
 		w.everybodyKnows(10*time.Second, w.ids())
 	})
@@ -105,7 +106,7 @@ func TestRelayWithOneAddressGetsNeighbours(t *testing.T) {
 		}
 		defer w.close()
 		for i, n := range w.nodes {
-			n.announce(n.rumour(t, byte(i), time.Now(), time.Hour))
+			n.announce(n.rumour(t, byte(i), time.Now(), directory.DescriptorLifetime))
 		}
 		for _, n := range w.nodes[1:] {
 			w.link(n, w.nodes[0])
@@ -134,7 +135,7 @@ func TestWhatIsDeclinedIsNotPassedOn(t *testing.T) {
 		defer w.close()
 		w.nodes[1].loop.do(func() { w.nodes[1].decline[w.nodes[0].id] = true })
 		for i, n := range w.nodes {
-			n.announce(n.rumour(t, byte(i), time.Now(), time.Hour))
+			n.announce(n.rumour(t, byte(i), time.Now(), directory.DescriptorLifetime))
 		}
 		w.link(w.nodes[0], w.nodes[1])
 		w.link(w.nodes[1], w.nodes[2])
@@ -160,8 +161,8 @@ func TestExpiredAndForgottenRelaysLeaveAndMayReturn(t *testing.T) {
 		w.ring()
 		short, long := w.nodes[0], w.nodes[1]
 		short.announce(short.rumour(t, 0, time.Now(), time.Minute))
-		long.announce(long.rumour(t, 1, time.Now(), time.Hour))
-		w.nodes[2].announce(w.nodes[2].rumour(t, 2, time.Now(), time.Hour))
+		long.announce(long.rumour(t, 1, time.Now(), directory.DescriptorLifetime))
+		w.nodes[2].announce(w.nodes[2].rumour(t, 2, time.Now(), directory.DescriptorLifetime))
 		w.everybodyKnows(10*time.Second, w.ids())
 
 		time.Sleep(time.Minute + 20*time.Second)
@@ -180,9 +181,72 @@ func TestExpiredAndForgottenRelaysLeaveAndMayReturn(t *testing.T) {
 		if n := w.nodes[0].g.Stats().Dropped; n[DropDead] > 0 {
 			t.Error("a death left the relay that injected it")
 		}
-		short.announce(short.rumour(t, 3, time.Now(), time.Hour))
-		long.announce(long.rumour(t, 4, time.Now(), time.Hour))
+		short.announce(short.rumour(t, 3, time.Now(), directory.DescriptorLifetime))
+		long.announce(long.rumour(t, 4, time.Now(), directory.DescriptorLifetime))
 		w.everybodyKnows(10*time.Second, w.ids())
+	})
+}
+
+func TestFarewellIsBelievedAndNotUndone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4, nil)
+		defer w.close()
+		w.ring()
+		published := time.Now()
+		leaver, watcher := w.nodes[0], w.nodes[2]
+		staying := leaver.rumour(t, 0, published, directory.DescriptorLifetime)
+		leaver.announce(staying)
+		for i, n := range w.nodes[1:] {
+			n.announce(n.rumour(t, byte(i+1), time.Now(), directory.DescriptorLifetime))
+		}
+		w.everybodyKnows(10*time.Second, w.ids())
+		time.Sleep(time.Hour)
+		leaving := leaver.rumour(t, 0, published, time.Since(published)+10*time.Minute)
+		leaver.announce(leaving)
+		within(t, 10*time.Second, "all have heard the farewell", func() bool {
+			return !slices.ContainsFunc(w.nodes[1:], func(n *node) bool { return !bytes.Equal(n.last(leaver.id), leaving) })
+		})
+		leaver.g.Close()
+		rest := w.ids()[1:]
+		again := func(when string) {
+			watcher.receive(w.nodes[1].id, leaver.alive(staying))
+			time.Sleep(5 * time.Second)
+			synctest.Wait()
+			if !bytes.Equal(watcher.last(leaver.id), leaving) {
+				t.Errorf("%s: the rumour before the farewell was believed again", when)
+			}
+		}
+		again("before its end")
+		time.Sleep(15 * time.Minute)
+		synctest.Wait()
+		if !watcher.knows(rest) {
+			t.Error("a relay that has left is a member")
+		}
+		again("after its end")
+		if !watcher.knows(rest) {
+			t.Error("a relay that has left is a member again")
+		}
+		back := leaver.rumour(t, 9, time.Now(), directory.DescriptorLifetime)
+		watcher.receive(w.nodes[1].id, leaver.alive(back))
+		within(t, 10*time.Second, "the relay is back", func() bool {
+			return watcher.knows(w.ids()) && bytes.Equal(watcher.last(leaver.id), back)
+		})
+		watcher.g.mu.Lock()
+		defer watcher.g.mu.Unlock()
+		if len(watcher.g.departed) > 0 {
+			t.Error("a relay that is back counts as departed")
+		}
+		watcher.g.forgetLocked(leaver.id, &entry{rumour: directory.Rumour{Published: published, Expires: time.Now()}})
+		end := published.Add(directory.DescriptorLifetime)
+		for _, after := range []struct {
+			at   time.Time
+			left int
+		}{{end.Add(-time.Millisecond), 1}, {end, 0}} {
+			if watcher.g.expireLocked(after.at); len(watcher.g.departed) != after.left {
+				t.Errorf("%v: %d farewells remembered, want %d", after.at, len(watcher.g.departed), after.left)
+			}
+		}
 	})
 }
 
@@ -193,7 +257,7 @@ func TestMemberlistIsRenewedOnceItRemembersManyDead(t *testing.T) {
 		w := newWorld(t, 1, func(c *Config) { c.Limits.Members = 40 })
 		defer w.close()
 		n, gone, friend := w.nodes[0], []*author{}, newAuthor(t, w.network, 1000)
-		n.announce(n.rumour(t, 0, time.Now(), time.Hour))
+		n.announce(n.rumour(t, 0, time.Now(), directory.DescriptorLifetime))
 		n.befriend(friend.id)
 		n.receive(friend.id, friend.alive(friend.rumour(t, 0, time.Now(), 24*time.Hour)))
 		end := time.Now().Add(30 * time.Minute)
@@ -212,7 +276,7 @@ func TestMemberlistIsRenewedOnceItRemembersManyDead(t *testing.T) {
 		if s := n.g.Stats(); s.Renewals != 1 || s.DriverNames != 1 || !n.knows([]cert.Identity{friend.id}) {
 			t.Fatalf("%d renewals, %d names, members %v", s.Renewals, s.DriverNames, n.g.Members())
 		}
-		n.receive(friend.id, gone[0].alive(gone[0].rumour(t, 1, time.Now(), time.Hour)))
+		n.receive(friend.id, gone[0].alive(gone[0].rumour(t, 1, time.Now(), directory.DescriptorLifetime)))
 		within(t, 5*time.Second, "a relay that was dead is a member again", func() bool {
 			return n.knows([]cert.Identity{friend.id, gone[0].id})
 		})
@@ -229,9 +293,9 @@ func TestIncarnationsNeverRunOut(t *testing.T) {
 		n.g.mu.Lock()
 		n.g.incarnation = maxIncarnation - 1
 		n.g.mu.Unlock()
-		n.receive(friend.id, friend.alive(friend.rumour(t, 0, time.Now(), time.Hour)))
+		n.receive(friend.id, friend.alive(friend.rumour(t, 0, time.Now(), directory.DescriptorLifetime)))
 		time.Sleep(renewPause + 5*time.Second)
-		n.receive(friend.id, friend.alive(friend.rumour(t, 1, time.Now(), time.Hour)))
+		n.receive(friend.id, friend.alive(friend.rumour(t, 1, time.Now(), directory.DescriptorLifetime)))
 		synctest.Wait()
 		n.g.mu.Lock()
 		incarnation := n.g.table[friend.id].incarnation
@@ -261,7 +325,7 @@ func TestFullMemberlistIsFedLater(t *testing.T) {
 		for i := range relays {
 			a := newAuthor(t, w.network, i+1)
 			ids = append(ids, a.id)
-			n.receive(friend.id, a.alive(a.rumour(t, 0, time.Now(), time.Hour)))
+			n.receive(friend.id, a.alive(a.rumour(t, 0, time.Now(), directory.DescriptorLifetime)))
 			synctest.Wait() // everything is quiet: nobody waits for memberlist
 		}
 		if s := n.g.Stats(); s.Waiting != relays || s.Dropped[DropDriverFull] < 20 || s.Members != relays {
@@ -280,7 +344,7 @@ func TestNothingIsCalledOrLeftAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 4, nil)
 		for i, n := range w.nodes {
-			n.announce(n.rumour(t, byte(i), time.Now(), time.Hour))
+			n.announce(n.rumour(t, byte(i), time.Now(), directory.DescriptorLifetime))
 		}
 		w.ring()
 		time.Sleep(300 * time.Millisecond) // in the middle of it
@@ -293,8 +357,8 @@ func TestNothingIsCalledOrLeftAfterClose(t *testing.T) {
 		before := n.g.Stats()
 		shown := n.timesShown()
 		other := w.nodes[1]
-		n.receive(other.id, other.alive(other.rumour(t, 99, time.Now(), time.Hour)))
-		n.announce(n.rumour(t, 98, time.Now(), time.Hour))
+		n.receive(other.id, other.alive(other.rumour(t, 99, time.Now(), directory.DescriptorLifetime)))
+		n.announce(n.rumour(t, 98, time.Now(), directory.DescriptorLifetime))
 		n.loop.do(func() {
 			n.g.LinkUp(cert.Identity{9})
 			n.g.Forget(other.id)
@@ -319,7 +383,7 @@ func TestCloseWhileTheLoopStands(t *testing.T) {
 		n, friend := w.nodes[0], newAuthor(t, w.network, 1)
 		n.befriend(friend.id)
 		n.loop.do(func() {
-			n.g.OnPacket(friend.id, friend.alive(friend.rumour(t, 0, time.Now(), time.Hour)))
+			n.g.OnPacket(friend.id, friend.alive(friend.rumour(t, 0, time.Now(), directory.DescriptorLifetime)))
 			n.loop.hold(true)
 		})
 		synctest.Wait() // the worker waits for the loop
@@ -360,7 +424,7 @@ func TestOnTheRealClock(t *testing.T) {
 	before := runtime.NumGoroutine()
 	w := newWorld(t, 4, nil)
 	for i, n := range w.nodes {
-		n.announce(n.rumour(t, byte(i), time.Now(), time.Hour))
+		n.announce(n.rumour(t, byte(i), time.Now(), directory.DescriptorLifetime))
 	}
 	w.ring()
 	poll(t, "everybody knows everybody", func() bool {

@@ -20,10 +20,17 @@ type entry struct {
 	member      bool          // memberlist holds the relay for alive
 }
 
-// compareRumours says which of two rumours of one relay is newer, in the order of descriptors (Descriptor.Compare).
+// compareRumours says which of two rumours of one relay is newer, in the order of descriptors (Descriptor.Compare). Of
+// two about one descriptor, that which ends earlier is newer: it says that the relay leaves.
 func compareRumours(a, b *directory.Rumour) int {
-	return cmp.Or(a.Issued.Compare(b.Issued), a.Published.Compare(b.Published), a.Descriptor.Compare(b.Descriptor))
+	return cmp.Or(a.Issued.Compare(b.Issued), a.Published.Compare(b.Published), a.Descriptor.Compare(b.Descriptor), b.Expires.Compare(a.Expires))
 }
+
+// farewell reports whether a rumour says that the relay leaves: it ends before its descriptor does.
+func farewell(r *directory.Rumour) bool { return r.Expires.Before(endOf(r)) }
+
+// endOf is when no rumour of the same descriptor is valid any more.
+func endOf(r *directory.Rumour) time.Time { return r.Published.Add(directory.DescriptorLifetime) }
 
 // known reports whether exactly this rumour is held.
 func (g *Gossip) known(a alive) bool {
@@ -33,18 +40,26 @@ func (g *Gossip) known(a alive) bool {
 	return e != nil && bytes.Equal(e.sealed, a.meta)
 }
 
-// newer reports whether r is newer than what is held of the relay.
+// newer reports whether r is newer than what is held of the relay, and than the farewell that was held.
 func (g *Gossip) newer(r *directory.Rumour) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	e := g.table[r.Identity]
-	return e == nil || compareRumours(r, &e.rumour) > 0
+	return g.newerLocked(r)
+}
+
+func (g *Gossip) newerLocked(r *directory.Rumour) bool {
+	e, last := g.table[r.Identity], g.departed[r.Identity]
+	return (e == nil || compareRumours(r, &e.rumour) > 0) && (last == nil || compareRumours(r, last) > 0)
 }
 
 // admit takes a verified and accepted rumour into the table and offers it to memberlist.
 func (g *Gossip) admit(n news) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if !g.newerLocked(&n.rumour) { // one packet may bring two of one relay
+		g.counters.drop(DropStale)
+		return
+	}
 	id := n.rumour.Identity
 	e := g.table[id]
 	if e == nil {
@@ -54,9 +69,7 @@ func (g *Gossip) admit(n news) {
 		}
 		e = &entry{}
 		g.table[id] = e
-	} else if compareRumours(&n.rumour, &e.rumour) <= 0 {
-		g.counters.drop(DropStale)
-		return
+		delete(g.departed, id)
 	}
 	g.counters.accepted.Add(1)
 	g.incarnation++
@@ -96,8 +109,13 @@ func (g *Gossip) feedLocked(e *entry) bool {
 }
 
 // forgetLocked drops a relay and tells memberlist that it is dead. Should memberlist not take that now, it goes on
-// choosing the relay, whose packets are redirected, until it is replaced.
+// choosing the relay, whose packets are redirected, until it is replaced. A farewell is remembered until the
+// descriptor's end: whoever missed it still passes on the rumour before it.
 func (g *Gossip) forgetLocked(id cert.Identity, e *entry) {
+	if farewell(&e.rumour) && len(g.departed) < g.limits.Members {
+		last := e.rumour
+		g.departed[id] = &last
+	}
 	g.waitLocked(e, false)
 	delete(g.table, id)
 	if !g.driver.feed(appendDead(nil, id, g.self, e.incarnation)) {
@@ -109,6 +127,11 @@ func (g *Gossip) expireLocked(now time.Time) {
 	for id, e := range g.table {
 		if !now.Before(e.rumour.Expires) {
 			g.forgetLocked(id, e)
+		}
+	}
+	for id, last := range g.departed {
+		if !now.Before(endOf(last)) {
+			delete(g.departed, id)
 		}
 	}
 }
