@@ -2,11 +2,12 @@ package relay
 
 import (
 	"cepa/cell"
+	"cepa/directory"
 	"cepa/flow"
 )
 
-// MaxDirectoryRequest is the longest directory request, in bytes.
-const MaxDirectoryRequest = 512
+// MaxDirectoryRequest is the longest directory request with its length in front, in bytes.
+const MaxDirectoryRequest = 2 + directory.MaxRequest
 
 // onBeginDir serves one directory request: the client sends it and EOF, the answer and EOF follow.
 func (c *circuit) onBeginDir(s *flow.Stream) {

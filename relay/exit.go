@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -304,10 +305,7 @@ const maxAnswers = 7
 // hostAnswers keeps the names that can stand in a message; DNS may hold others.
 func hostAnswers(names []string) (answers []cell.Address) {
 	for _, n := range names {
-		if l := len(n); l > 1 && n[l-1] == '.' {
-			n = n[:l-1]
-		}
-		if a, err := cell.ParseAddress(n); err == nil && !a.IsIP() && len(answers) < maxAnswers {
+		if a, err := cell.ParseAddress(strings.TrimSuffix(n, ".")); err == nil && !a.IsIP() && len(answers) < maxAnswers {
 			answers = append(answers, a)
 		}
 	}

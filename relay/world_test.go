@@ -499,6 +499,7 @@ func end(id cell.StreamID, reason cell.Reason) cell.Message {
 type target struct {
 	probes []*envtest.ConnProbe
 	conn   env.Conn // the last
+	echoed []byte
 }
 
 func (x *target) received() []byte {
