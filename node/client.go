@@ -52,6 +52,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	})
 	c.follower = directory.NewFollower(directory.FollowerConfig{
 		Env: cfg.Env, Network: cfg.Network, Fetcher: c.fetch,
+		Sources:     func() []env.Target { return c.circuits.GuardTargets() },
 		OnConsensus: func(*directory.Consensus) { c.circuits.ConsensusChanged(); c.probe() },
 		OnProgress:  c.onDirectory,
 	})

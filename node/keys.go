@@ -32,10 +32,11 @@ const renewSigning = 7 * 24 * time.Hour
 // Keys are a relay's keys: its identity, the signing key in force and the onion keys that it
 // accepts. They live in the Store of env; the link key is the shell's, made anew each start.
 type Keys struct {
-	env     env.Env
-	network *directory.Network
-	signer  cert.Signer
-	onion   []onionKey // newest first
+	env      env.Env
+	network  *directory.Network
+	identity *cert.IdentityKey // nil when it is kept elsewhere
+	signer   cert.Signer
+	onion    []onionKey // newest first
 }
 
 // onionKey is one onion key and until when it is announced; it is accepted for longer.
@@ -61,12 +62,14 @@ func LoadKeys(e env.Env, network *directory.Network) (*Keys, error) {
 // NewIdentity makes an identity key in e.Store, or returns the one that is there.
 func NewIdentity(e env.Env) (cert.IdentityKey, error) {
 	seed, err := loadSeed(e, identityKeyBlob)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		seed = freshSeed(e.Rand)
 		e.Store.Save(identityKeyBlob, formatSeed(seed), nil)
-		err = nil
+	case err != nil:
+		return cert.IdentityKey{}, err
 	}
-	return cert.NewIdentityKey(seed), err
+	return cert.NewIdentityKey(seed), nil
 }
 
 // NewSigner makes a signing key and has key certify it.
@@ -83,46 +86,68 @@ func NewSigner(e env.Env, network cert.NetworkID, key cert.IdentityKey) (cert.Si
 }
 
 func (k *Keys) loadSigner() error {
-	now := k.env.Clock.Wall()
-	signer, found, err := storedSigner(k.env, k.network.ID, now)
-	if found && err == nil && signer.Certificate.Until.Sub(now) > renewSigning {
-		k.signer = signer
-		return nil
-	}
-	_, noIdentity := loadSeed(k.env, identityKeyBlob)
+	seed, err := loadSeed(k.env, identityKeyBlob)
 	switch {
-	case errors.Is(noIdentity, fs.ErrNotExist) && found && err == nil:
-		k.signer = signer
-		k.env.Log.Warn("the signing certificate ends soon and the identity key is not here: renew it",
-			"until", signer.Certificate.Until.UTC().Format(time.RFC3339))
-		return nil
-	case errors.Is(noIdentity, fs.ErrNotExist) && found:
-		return fmt.Errorf("the signing certificate cannot be used (%w), and the identity key to make a new one is not here: put %s back", err, identityKeyBlob)
-	case noIdentity != nil && !errors.Is(noIdentity, fs.ErrNotExist):
-		return noIdentity
-	}
-	identity, err := NewIdentity(k.env)
-	if err != nil {
+	case err == nil:
+		identity := cert.NewIdentityKey(seed)
+		k.identity = &identity
+	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	k.signer, err = NewSigner(k.env, k.network.ID, identity)
+	signer, found, err := storedSigner(k.env, k.network.ID, k.env.Clock.Wall())
+	switch {
+	case found && err == nil && k.identity != nil && signer.Identity() != k.identity.Identity():
+		return fmt.Errorf("%s is of relay %s and %s of another: put the right one back, or take away %s and %s",
+			signingCertBlob, signer.Identity().Short(), identityKeyBlob, signingKeyBlob, signingCertBlob)
+	case found && err == nil:
+		k.signer = signer
+		return k.renewSigner()
+	case found && k.identity == nil:
+		return fmt.Errorf("the signing key cannot be used on this network (%w), and the identity key to certify a new one is not here: put %s back", err, identityKeyBlob)
+	case found:
+		k.env.Log.Warn("a new signing key takes the place of one that cannot be used", "err", err)
+	case k.identity == nil:
+		identity, err := NewIdentity(k.env)
+		if err != nil {
+			return err
+		}
+		k.identity = &identity
+	}
+	k.signer, err = NewSigner(k.env, k.network.ID, *k.identity)
 	return err
 }
 
-// storedSigner reads the signing key and its certificate. found is false when there are
-// none, or they are of another network (whose certificates do not hold here).
+// renewSigner makes a new signing key when the certificate of the one in force ends soon.
+func (k *Keys) renewSigner() error {
+	until := k.signer.Certificate.Until
+	switch {
+	case until.Sub(k.env.Clock.Wall()) > renewSigning:
+		return nil
+	case k.identity == nil:
+		k.env.Log.Warn("the signing certificate ends soon and the identity key to renew it is not here: put it back and start the relay again",
+			"until", until.UTC().Format(time.RFC3339))
+		return nil
+	}
+	signer, err := NewSigner(k.env, k.network.ID, *k.identity)
+	if err == nil {
+		k.signer = signer
+	}
+	return err
+}
+
+// storedSigner reads the signing key and its certificate. found is false when there is
+// neither; the error says why they cannot be used: one is missing or damaged, they do not
+// belong together, the certificate is too old or of another network.
 func storedSigner(e env.Env, network cert.NetworkID, now time.Time) (s cert.Signer, found bool, err error) {
 	seed, err := loadSeed(e, signingKeyBlob)
-	if errors.Is(err, fs.ErrNotExist) {
+	text, certErr := e.Store.Load(signingCertBlob)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && errors.Is(certErr, fs.ErrNotExist):
 		return s, false, nil
-	} else if err != nil {
+	case err != nil:
 		return s, true, err
-	}
-	text, err := e.Store.Load(signingCertBlob)
-	if errors.Is(err, fs.ErrNotExist) {
-		return s, false, nil
-	} else if err != nil {
-		return s, true, err
+	case certErr != nil:
+		return s, true, certErr
 	}
 	data, err := hex.DecodeString(strings.TrimSpace(string(text)))
 	if err == nil {
@@ -160,7 +185,7 @@ func (k *Keys) loadOnionKeys() error {
 		}
 		k.onion = append(k.onion, o)
 	}
-	return k.Rotate()
+	return k.rotateOnion()
 }
 
 // parseOnionKey reads "SEED UNTIL", in hexadecimal and Unix milliseconds.
@@ -178,10 +203,18 @@ func parseOnionKey(line string) (o onionKey, err error) {
 	return o, err
 }
 
-// Rotate makes a new onion key when the newest is no longer announced, and drops those that
-// no valid consensus can list any more: an hour past the valid-until of the last one that
-// could. The node calls it now and then.
+// Rotate renews what ends soon: the signing key, if the identity key is at hand, and the onion
+// key when the newest is no longer announced. It drops onion keys that no valid consensus can
+// list any more: an hour past the valid-until of the last one that could. The daemon calls it
+// now and then, and takes new credentials for links afterwards.
 func (k *Keys) Rotate() error {
+	if err := k.renewSigner(); err != nil {
+		return err
+	}
+	return k.rotateOnion()
+}
+
+func (k *Keys) rotateOnion() error {
 	now := k.env.Clock.Wall()
 	keep := 24*k.network.Interval() + directory.DescriptorLifetime + time.Hour
 	changed := false
