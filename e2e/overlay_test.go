@@ -120,6 +120,8 @@ type overlay struct {
 	socks string
 	nodes []node
 	ready time.Duration // from the start of the program until its port was open
+
+	revived []*process // nodes that a test brought back
 }
 
 // startDemo runs `cepa demo --processes` in dir and returns when its port is open.
@@ -181,6 +183,9 @@ func newOverlay(t testing.TB, args ...string) *overlay {
 
 // reap ends nodes that outlived their parent; a test of its own checks that there are none.
 func (o *overlay) reap() {
+	for _, p := range o.revived {
+		p.end()
+	}
 	for _, n := range o.nodes {
 		if isNode(n.Pid, o.dir) {
 			_ = syscall.Kill(n.Pid, syscall.SIGKILL)
