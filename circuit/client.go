@@ -179,6 +179,11 @@ func (c *Client) Stats() Stats {
 // ConsensusChanged says that View returns something else, or a consensus at last.
 func (c *Client) ConsensusChanged() { c.planLater() }
 
+// GuardTargets are the guards in use, the preferred first: whoever else sees this client's
+// address learns that it exists, so it asks them for the consensus too. None before the first
+// consensus.
+func (c *Client) GuardTargets() []env.Target { return c.guards.targets() }
+
 // NewIdentity makes sure that nothing new uses a circuit that exists now, or is being built.
 // Streams that are open stay.
 func (c *Client) NewIdentity() {

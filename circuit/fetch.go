@@ -56,7 +56,7 @@ const maxDirectoryRequest = 2 + directory.MaxRequest
 var (
 	ErrTooManyFetches = errors.New("too many directory requests at once")
 	ErrRequestSize    = errors.New("directory request of no or too many bytes")
-	ErrAnswerTooLong  = errors.New("directory answer longer than asked for")
+	ErrAnswerTooLong  = fmt.Errorf("directory answer longer than asked for: %w", directory.ErrTooLarge)
 	ErrFetchTimeout   = errors.New("directory request timed out")
 	ErrFetchAborted   = errors.New("directory request aborted")
 	ErrFetchClosed    = errors.New("directory requests are closed")

@@ -127,6 +127,14 @@ func (g *guards) list() {
 	}
 }
 
+// targets are the primary guards that the consensus lists, the preferred first.
+func (g *guards) targets() (list []env.Target) {
+	for _, x := range g.listed {
+		list = append(list, env.Target{Identity: x.id, Addresses: x.relay.addresses})
+	}
+	return list
+}
+
 // drawOne adds one guard to the sample. When that is full, the guard that has been unlisted for longest goes.
 func (g *guards) drawOne(n *network, subnets bool, now time.Time) bool {
 	r := n.draw(g.env.Rand, atGuard, func(r *relayInfo) bool {

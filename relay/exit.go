@@ -36,8 +36,8 @@ func (c *circuit) OnOpen(s *flow.Stream, m cell.Message) {
 // Whoever chose the previous hop may know a newer consensus than this relay does: it waits
 // this long for its own.
 const (
-	listedTries = 8
-	listedPause = 250 * time.Millisecond
+	listedTries = 20
+	listedPause = 100 * time.Millisecond
 )
 
 // whenListed goes on when the exit may serve circuits from the previous hop, and refuses the
