@@ -170,10 +170,10 @@ func TestFloodStaysInBudget(t *testing.T) {
 		}
 		synctest.Wait()
 		after := n.g.Stats()
-		if in := after.PacketsIn - before.PacketsIn - (after.Dropped[DropPacketBudget] - before.Dropped[DropPacketBudget]); float64(in) > limits.Packets.Burst+limits.Packets.Rate*seconds {
+		if in := after.PacketsIn - before.PacketsIn - (after.Dropped[DropPacketBudget] - before.Dropped[DropPacketBudget]); float64(in) > limits.Packets.Burst+limits.Packets.PerSecond*seconds {
 			t.Errorf("%d packets were read", in)
 		}
-		if v := after.Verified - before.Verified; float64(v) > limits.Verify.Burst+limits.Verify.Rate*seconds || v < 20 {
+		if v := after.Verified - before.Verified; float64(v) > limits.Verify.Burst+limits.Verify.PerSecond*seconds || v < 20 {
 			t.Errorf("%d signatures were checked", v)
 		}
 		update := friend.rumour(t, 1, time.Now(), directory.DescriptorLifetime)
@@ -202,7 +202,7 @@ func TestFloodStaysInBudget(t *testing.T) {
 func TestMessageBudgetAndMemory(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w, n, _, attacker := siege(t, func(c *Config) { c.Limits.Messages, c.Limits.Verify = Budget{0.001, 9}, Budget{0.001, 3} })
+		w, n, _, attacker := siege(t, func(c *Config) { c.Limits.Messages, c.Limits.Verify = rate(0.001, 9), rate(0.001, 3) })
 		defer w.close()
 		var messages [][]byte
 		for i := range 4 {
@@ -228,7 +228,7 @@ func TestMessageBudgetAndMemory(t *testing.T) {
 func TestStandingLoopBoundsEverything(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w, n, _, attacker := siege(t, func(c *Config) { c.Limits.Packets = Budget{1e6, 1e6} })
+		w, n, _, attacker := siege(t, func(c *Config) { c.Limits.Packets = rate(1e6, 1e6) })
 		defer w.close()
 		held := make(chan struct{})
 		n.loop.post(func() {
@@ -254,7 +254,7 @@ func TestStandingLoopBoundsEverything(t *testing.T) {
 func TestGarbageOfEveryKind(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w, n, friend, attacker := siege(t, func(c *Config) { c.Limits.Packets = Budget{1e6, 1e6} })
+		w, n, friend, attacker := siege(t, func(c *Config) { c.Limits.Packets = rate(1e6, 1e6) })
 		defer w.close()
 		random := rand.New(rand.NewPCG(1, 2))
 		good := friend.alive(friend.rumour(t, 1, time.Now(), directory.DescriptorLifetime))

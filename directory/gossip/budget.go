@@ -5,64 +5,40 @@ import (
 	"time"
 
 	"cepa/cert"
+	"cepa/env"
+	"cepa/limit"
 )
 
-// Budget is a token bucket: so many a second, and so many at once.
-type Budget struct{ Rate, Burst float64 }
-
-// bucket is filled lazily; the zero value is full.
-type bucket struct {
-	spent float64 // tokens
-	at    time.Time
-}
-
-func (b *bucket) refill(budget Budget, now time.Time) {
-	if d := now.Sub(b.at); d > 0 {
-		b.spent = max(0, b.spent-budget.Rate*d.Seconds())
-	}
-	b.at = now
-}
-
-func (b *bucket) take(budget Budget, now time.Time) bool {
-	b.refill(budget, now)
-	if b.spent+1 > budget.Burst {
-		return false
-	}
-	b.spent++
-	return true
-}
-
-// maxBuckets bounds the table of a limiter. It is above the number of links that a relay may have; should there ever be
-// more keys, the new ones share a bucket.
+// maxBuckets bounds a table of budgets. It is above the number of links that a relay may have; should there ever be more
+// neighbours, the new ones share a bucket.
 const maxBuckets = 8192
 
-// limiter is a bucket for each neighbour, which a new link does not fill again. It belongs to one goroutine.
+// limiter is a budget for each neighbour, which a new link does not fill again. It belongs to one goroutine.
 type limiter struct {
-	budget Budget
-	table  map[cert.Identity]bucket
-	swept  time.Time
+	limit.Buckets
+	start time.Time
 }
 
-func newLimiter(b Budget) limiter { return limiter{budget: b, table: make(map[cert.Identity]bucket)} }
+func newLimiter(r limit.Rate, start time.Time) limiter {
+	return limiter{limit.NewBuckets(r.PerSecond, r.Burst, maxBuckets), start}
+}
 
 func (l *limiter) take(id cert.Identity, now time.Time) bool {
-	if now.Sub(l.swept).Seconds() >= l.budget.Burst/l.budget.Rate { // an empty bucket is full again
-		l.swept = now
-		for id, b := range l.table {
-			if b.refill(l.budget, now); b.spent == 0 {
-				delete(l.table, id)
-			}
-		}
-	}
-	b, ok := l.table[id]
-	if !ok && len(l.table) >= maxBuckets {
-		id = cert.Identity{}
-		b = l.table[id]
-	}
-	taken := b.take(l.budget, now)
-	l.table[id] = b
-	return taken
+	return l.Take(string(id[:]), 1, mono(l.start, now))
 }
+
+// bucket is one budget. It belongs to one goroutine.
+type bucket struct {
+	limit.Bucket
+	rate  limit.Rate
+	start time.Time
+}
+
+func newBucket(r limit.Rate, start time.Time) bucket { return bucket{r.Full(0), r, start} }
+
+func (b *bucket) take(now time.Time) bool { return b.rate.Take(&b.Bucket, 1, mono(b.start, now)) }
+
+func mono(start, now time.Time) env.Mono { return env.Mono(now.Sub(start)) }
 
 // memory remembers messages for one to two minutes, so that each costs at most one verification in that time. It keeps
 // keyed hashes, so nobody can make a message that is taken for another. It belongs to one goroutine.

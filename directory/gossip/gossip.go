@@ -17,6 +17,7 @@ import (
 	"cepa/cert"
 	"cepa/directory"
 	"cepa/env"
+	"cepa/limit"
 )
 
 // Handler judges rumours.
@@ -49,25 +50,28 @@ type Config struct {
 
 // Limits are the bounds of a Gossip.
 type Limits struct {
-	Members        int    // relays of which a rumour is held; memberlist remembers up to twice as many names
-	Inbox          int    // packets that wait to be read, at most 2041 bytes each
-	InboxNeighbour int    // of these, from one neighbour
-	Outgoing       int    // packets of memberlist that wait for the loop
-	Packets        Budget // from a neighbour
-	Messages       Budget // from a neighbour
-	Verify         Budget // rumours of a neighbour whose signatures are checked, about 0.15 ms each
-	VerifyAll      Budget // the same for all neighbours together
-	Welcome        int    // rumours sent to a new neighbour beside the own one
-	Neighbours     int    // Dial is used while fewer have a link
-	Dials          Budget
+	Members        int        // relays of which a rumour is held; memberlist remembers up to twice as many names
+	Inbox          int        // packets that wait to be read, at most 2041 bytes each
+	InboxNeighbour int        // of these, from one neighbour
+	Outgoing       int        // packets of memberlist that wait for the loop
+	Packets        limit.Rate // from a neighbour
+	Messages       limit.Rate // from a neighbour
+	Verify         limit.Rate // rumours of a neighbour whose signatures are checked, about 0.15 ms each
+	VerifyAll      limit.Rate // the same for all neighbours together
+	Welcome        int        // rumours sent to a new neighbour beside the own one
+	Neighbours     int        // Dial is used while fewer have a link
+	Dials          limit.Rate
 }
 
 // DefaultLimits returns the limits of a relay. An honest neighbour sends at most 15 packets a second, with 4 messages each.
 func DefaultLimits() Limits {
 	return Limits{
-		Members: 16384, Inbox: 256, InboxNeighbour: 32, Outgoing: 64,
-		Packets: Budget{20, 60}, Messages: Budget{80, 240}, Verify: Budget{20, 200}, VerifyAll: Budget{500, 1000},
-		Welcome: 15, Neighbours: 6, Dials: Budget{1.0 / 30, 6},
+		Members: 16384, Inbox: 256, InboxNeighbour: 32, Outgoing: 64, Welcome: 15, Neighbours: 6,
+		Packets:   limit.Rate{PerSecond: 20, Burst: 60},
+		Messages:  limit.Rate{PerSecond: 80, Burst: 240},
+		Verify:    limit.Rate{PerSecond: 20, Burst: 200},
+		VerifyAll: limit.Rate{PerSecond: 500, Burst: 1000},
+		Dials:     limit.Rate{PerSecond: 1.0 / 30, Burst: 6},
 	}
 }
 
@@ -85,10 +89,10 @@ func (l Limits) orDefaults() Limits {
 		}
 	}
 	for _, f := range []struct {
-		value *Budget
-		def   Budget
+		value *limit.Rate
+		def   limit.Rate
 	}{{&l.Packets, d.Packets}, {&l.Messages, d.Messages}, {&l.Verify, d.Verify}, {&l.VerifyAll, d.VerifyAll}, {&l.Dials, d.Dials}} {
-		if *f.value == (Budget{}) {
+		if *f.value == (limit.Rate{}) {
 			*f.value = f.def
 		}
 	}
@@ -156,17 +160,18 @@ func New(cfg Config) (*Gossip, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	limits := cfg.Limits.orDefaults()
+	limits, start := cfg.Limits.orDefaults(), cfg.Now()
 	g := &Gossip{
 		cfg: cfg, self: cfg.Identity, limits: limits, log: cfg.Log, now: cfg.Now,
 		neighbours: make(map[cert.Identity]*neighbour),
-		packets:    newLimiter(limits.Packets),
-		inbox:      make(chan parcel, limits.Inbox), announced: make(chan struct{}, 1),
-		messages: newLimiter(limits.Messages), verify: newLimiter(limits.Verify), memory: newMemory(), renewed: cfg.Now(),
+		packets:    newLimiter(limits.Packets, start), dials: newBucket(limits.Dials, start),
+		inbox: make(chan parcel, limits.Inbox), announced: make(chan struct{}, 1),
+		messages: newLimiter(limits.Messages, start), verify: newLimiter(limits.Verify, start), verifyAll: newBucket(limits.VerifyAll, start),
+		memory: newMemory(), renewed: start,
 		quit:  make(chan struct{}),
 		table: make(map[cert.Identity]*entry), departed: make(map[cert.Identity]*directory.Rumour),
 	}
-	g.logger = log.New(&logWriter{log: cfg.Log}, "", 0)
+	g.logger = log.New(newLogWriter(cfg.Log), "", 0)
 	g.driver = g.newDriver()
 	if err := g.driver.start(); err != nil {
 		return nil, fmt.Errorf("starting gossip: %w", err)
@@ -444,7 +449,7 @@ func (g *Gossip) dial() {
 	for _, e := range g.some(1, func(id cert.Identity, e *entry) bool {
 		return g.neighbours[id] != nil || farewell(&e.rumour) || !now.Before(e.rumour.Expires)
 	}) {
-		if !g.dials.take(g.limits.Dials, now) {
+		if !g.dials.take(now) {
 			return
 		}
 		g.counters.dials.Add(1)

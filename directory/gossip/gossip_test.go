@@ -310,7 +310,10 @@ func TestIncarnationsNeverRunOut(t *testing.T) {
 func TestFullMemberlistIsFedLater(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, func(c *Config) { c.Limits.Packets, c.Limits.Messages = Budget{1e6, 1e6}, Budget{1e6, 1e6} })
+		w := newWorld(t, 1, func(c *Config) {
+			most := rate(1e6, 1e6)
+			c.Limits.Packets, c.Limits.Messages, c.Limits.Verify, c.Limits.VerifyAll = most, most, most, most
+		})
 		defer w.close()
 		n, friend := w.nodes[0], newAuthor(t, w.network, 1000)
 		n.befriend(friend.id)
@@ -321,7 +324,6 @@ func TestFullMemberlistIsFedLater(t *testing.T) {
 		n.g.mu.Unlock()
 		var ids []cert.Identity
 		const relays = driverInbox + 20
-		n.g.verify.budget, n.g.limits.VerifyAll = Budget{1e6, 1e6}, Budget{1e6, 1e6}
 		for i := range relays {
 			a := newAuthor(t, w.network, i+1)
 			ids = append(ids, a.id)
@@ -450,7 +452,7 @@ func TestMemberlistsLogIsShortAndForDebugging(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		w := &logWriter{log: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+		w := newLogWriter(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
 		line := []byte("[ERR] memberlist: " + strings.Repeat("\xff", 5000))
 		for range 1000 {
 			if n, err := w.Write(line); n != len(line) || err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"cepa/cert"
 	"cepa/directory"
+	"cepa/limit"
 )
 
 // parcel is a packet on its way from the loop to the worker.
@@ -125,7 +126,7 @@ func (g *Gossip) examine(a alive, from cert.Identity) (n news, reason Reason, er
 	switch {
 	case g.memory.has(h, now):
 		return n, DropDuplicate, nil
-	case !g.verify.take(from, now) || !g.verifyAll.take(g.limits.VerifyAll, now):
+	case !g.verify.take(from, now) || !g.verifyAll.take(now):
 		return n, DropVerifyBudget, nil
 	}
 	g.memory.add(h)
@@ -213,13 +214,18 @@ type logWriter struct {
 	skipped int
 }
 
+// newLogWriter passes on a line a second, and 20 at once.
+func newLogWriter(log *slog.Logger) *logWriter {
+	return &logWriter{log: log, bucket: newBucket(limit.Rate{PerSecond: 1, Burst: 20}, time.Now())}
+}
+
 // maxLine is the most of a line of memberlist that is logged, in bytes: some repeat what a message contained.
 const maxLine = 200
 
 // Write logs one line.
 func (w *logWriter) Write(p []byte) (int, error) {
 	w.mu.Lock()
-	if !w.bucket.take(Budget{1, 20}, time.Now()) {
+	if !w.bucket.take(time.Now()) {
 		w.skipped++
 		w.mu.Unlock()
 		return len(p), nil

@@ -12,6 +12,7 @@ import (
 
 	"cepa/cert"
 	"cepa/directory"
+	"cepa/limit"
 )
 
 // testLoop is an actor's loop: posted functions run one after the other.
@@ -140,6 +141,8 @@ func testNetwork(t testing.TB) *directory.Network {
 	}
 	return n
 }
+
+func rate(perSecond, burst float64) limit.Rate { return limit.Rate{PerSecond: perSecond, Burst: burst} }
 
 // world is some relays and the links between them.
 type world struct {
