@@ -30,8 +30,8 @@ Example:
    cepa network new --test --dir /tmp/overlay --authority 127.0.0.1:9001
    cepa relay --network /tmp/overlay/network.toml --dir /tmp/overlay/authority --listen 127.0.0.1:9001`),
 				Flags: []cli.Flag{
-					&cli.StringFlag{Name: "dir", Required: true, Usage: "`DIR` for the network file and the authority's keys"},
-					&cli.StringFlag{Name: "authority", Required: true, Usage: "`ADDRESS` of the relay that carries the authority, as others reach it"},
+					&cli.StringFlag{Name: "dir", Usage: "`DIR` for the network file and the authority's keys"},
+					&cli.StringFlag{Name: "authority", Usage: "`ADDRESS` of the relay that carries the authority, as others reach it"},
 					&cli.StringFlag{Name: "name", Value: "cepa", Usage: "`NAME` of the network, for people"},
 					&cli.BoolFlag{Name: "test", Usage: "a test network: relays may have private addresses, and exits reach them"},
 					&cli.StringSliceFlag{Name: "param", Usage: "`NAME=VALUE` of a network parameter, may be repeated: " + parameterNames()},
@@ -63,6 +63,9 @@ func parameterNames() string {
 func networkNew(c *cli.Context) error {
 	if c.Args().Present() {
 		return usagef("'cepa network new' takes no argument %q", c.Args().First())
+	}
+	if c.String("dir") == "" || c.String("authority") == "" {
+		return usagef("'cepa network new' needs --dir and --authority; see 'cepa network new --help'")
 	}
 	authority, err := netip.ParseAddrPort(c.String("authority"))
 	if err != nil {

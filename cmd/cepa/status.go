@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -23,8 +25,9 @@ Asks the node whose state is in DIR, over its control socket.
 Example:
 
    cepa demo --dir /tmp/overlay --processes &
-   cepa status /tmp/overlay/client`),
+   cepa status --wait 30s /tmp/overlay/client`),
 		Flags: []cli.Flag{
+			&cli.DurationFlag{Name: "wait", Usage: "wait this long for the node to be ready"},
 			&cli.BoolFlag{Name: "json", Usage: "status and counters as one JSON object"},
 		},
 		Action: func(c *cli.Context) error {
@@ -32,7 +35,7 @@ Example:
 				return usagef("'cepa status' needs the node's DIR")
 			}
 			dir := c.Args().First()
-			s, err := control.GetStatus(c.Context, dir)
+			s, err := awaitStatus(c.Context, dir, c.Duration("wait"))
 			if err != nil {
 				return err
 			}
@@ -62,5 +65,20 @@ Example:
 			}
 			return nil
 		},
+	}
+}
+
+// awaitStatus asks a node how it is, until it is ready or the time is over.
+func awaitStatus(ctx context.Context, dir string, wait time.Duration) (control.Status, error) {
+	for end := time.Now().Add(wait); ; {
+		s, err := control.GetStatus(ctx, dir)
+		if err == nil && s.Percent == 100 || !time.Now().Before(end) {
+			return s, err
+		}
+		select {
+		case <-ctx.Done():
+			return s, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
 }
