@@ -153,6 +153,37 @@ func TestNoOneHopProxy(t *testing.T) {
 	}
 }
 
+// TestExitWaitsForTheConsensus: a stream from a relay that the consensus will list is served as
+// soon as it does, and not before; one that ends meanwhile leaves nothing behind.
+func TestExitWaitsForTheConsensus(t *testing.T) {
+	t.Parallel()
+	w, exit, h := exitWorld(t, nil)
+	x := w.listen("93.0.0.1:80")
+	w.f.Hosts["host.example"] = []netip.Addr{addr("93.0.0.1")}
+	exit.strangers = []cert.Identity{w.relays[0].node.Identity}
+	begin, err := cell.Begin{Flags: anyIP, Address: address(t, "host.example"), Port: 80}.AppendTo(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b, c := h.next(), h.next(), h.next()
+	h.relay(cell.Message{Command: cell.MessageBegin, Stream: a, Data: begin},
+		cell.Message{Command: cell.MessageBegin, Stream: b, Data: begin},
+		cell.Message{Command: cell.MessageResolve, Stream: c, Data: begin[:len(begin)-2]})
+	w.f.Run(500 * time.Millisecond)
+	h.relay(end(b, cell.ReasonOther))
+	w.f.Run(500 * time.Millisecond)
+	if len(h.got) != 1 || len(x.probes) != 0 { // the answer to the END
+		t.Errorf("%v, %d connections", h.got, len(x.probes))
+	}
+	exit.strangers = nil
+	h.until("CONNECTED", func() bool { return h.message(cell.MessageConnected, a) != nil && h.message(cell.MessageResolved, c) != nil })
+	if len(x.probes) != 1 {
+		t.Errorf("%d connections", len(x.probes))
+	}
+	h.destroy()
+	w.quiet()
+}
+
 // TestExitPolicy gives what an exit refuses, by policy and, outside a test network, whatever
 // the policy says.
 func TestExitPolicy(t *testing.T) {
