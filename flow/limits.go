@@ -18,7 +18,7 @@ type Limits struct {
 // DefaultLimits are the limits of docs/protocol.md, "Limits".
 func DefaultLimits() Limits {
 	return Limits{
-		InitialWindow:   64,
+		InitialWindow:   256,
 		Reserve:         4,
 		LinkQueue:       64 << 10,
 		CircuitsPerLink: 16384,

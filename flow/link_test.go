@@ -462,11 +462,11 @@ func TestOverrunDestroysOnlyTheCircuit(t *testing.T) {
 	for range b.n.links.cfg.Limits.InitialWindow {
 		b.in(raw(cell.CommandRelay, g.ID()))
 	}
-	if h.cells != 64 || len(h.destroyed) != 0 {
+	if h.cells != b.n.links.cfg.Limits.InitialWindow || len(h.destroyed) != 0 {
 		t.Fatalf("%d cells, destroyed %v", h.cells, h.destroyed)
 	}
 	b.in(raw(cell.CommandRelay, g.ID()))
-	if h.cells != 64 || len(h.destroyed) != 1 || h.destroyed[0] != cell.ReasonProtocol || b.n.stats.Overruns != 1 {
+	if h.cells != b.n.links.cfg.Limits.InitialWindow || len(h.destroyed) != 1 || h.destroyed[0] != cell.ReasonProtocol || b.n.stats.Overruns != 1 {
 		t.Fatalf("%d cells, destroyed %v, overruns %d", h.cells, h.destroyed, b.n.stats.Overruns)
 	}
 	b.in(raw(cell.CommandRelay, b.theirs(2)))

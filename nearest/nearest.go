@@ -23,9 +23,27 @@ func Name(word string, names []string) string {
 		if name == "" {
 			continue
 		}
-		if s := smetrics.JaroWinkler(word, strings.ToLower(name), 0.7, 4); s > score {
+		s := smetrics.JaroWinkler(word, strings.ToLower(name), 0.7, 4)
+		if swapped(word, strings.ToLower(name)) {
+			s = 1
+		}
+		if s > score {
 			best, score = name, s
 		}
 	}
 	return best
+}
+
+// swapped reports whether a is b with two neighbouring letters in the wrong order, which the
+// similarity of short words does not show.
+func swapped(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := 0; i+1 < len(a); i++ {
+		if a[i] != b[i] {
+			return a[i] == b[i+1] && a[i+1] == b[i] && a[i+2:] == b[i+2:]
+		}
+	}
+	return false
 }

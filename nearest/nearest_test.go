@@ -48,3 +48,12 @@ func FuzzName(f *testing.F) {
 		}
 	})
 }
+
+func TestSwappedLettersAreNear(t *testing.T) {
+	t.Parallel()
+	for word, want := range map[string]string{"nwe": "new", "hsow": "show", "wen": "", "n": "", "new": "new"} {
+		if got := Name(word, []string{"show", "new"}); got != want {
+			t.Errorf("Name(%q) = %q, want %q", word, got, want)
+		}
+	}
+}

@@ -33,7 +33,7 @@ func reorder(app *cli.App, args []string) ([]string, error) {
 			for _, c := range commands {
 				names = append(names, c.Name)
 			}
-			return nil, usagef("there is no command %q%s; see '%s --help'", path[len("cepa"):]+" "+word, didYouMean(word, names), path)
+			return nil, usagef("there is no command %q%s; see '%s --help'", strings.TrimSpace(path[len("cepa"):]+" "+word), didYouMean(word, names), path)
 		}
 		c := commands[i]
 		out, rest, path = append(out, word), rest[1:], path+" "+c.Name
