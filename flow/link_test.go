@@ -504,7 +504,8 @@ func TestCreditGoesBackInOneCellATick(t *testing.T) {
 	g1, _ := b.open(t, 1)
 	g2, _ := b.open(t, 2)
 	g3, _ := b.open(t, 3)
-	for range 16 { // a quarter of 64
+	quarter := b.n.links.cfg.Limits.InitialWindow / 4
+	for range quarter {
 		b.in(raw(cell.CommandRelay, g1.ID()), raw(cell.CommandRelay, g2.ID()))
 	}
 	b.in(raw(cell.CommandRelay, g3.ID())) // too little to be worth it
@@ -517,7 +518,7 @@ func TestCreditGoesBackInOneCellATick(t *testing.T) {
 		t.Fatalf("sent %v", cells)
 	}
 	pairs, err := cell.DecodeCredit(bodies[0], nil)
-	if err != nil || len(pairs) != 2 || pairs[0] != (cell.CreditPair{Circuit: g1.ID(), Add: 16}) || pairs[1] != (cell.CreditPair{Circuit: g2.ID(), Add: 16}) {
+	if err != nil || len(pairs) != 2 || pairs[0] != (cell.CreditPair{Circuit: g1.ID(), Add: uint16(quarter)}) || pairs[1] != (cell.CreditPair{Circuit: g2.ID(), Add: uint16(quarter)}) {
 		t.Fatalf("pairs %v, %v", pairs, err)
 	}
 	b.w.run(time.Second)
