@@ -2,6 +2,7 @@ package node
 
 import (
 	"crypto/mlkem"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -58,6 +59,7 @@ type Relay struct {
 	follower  *directory.Follower
 	agent     *directory.Agent
 	authority *directory.Authority // nil in most relays
+	percent   int                  // told last
 	listed    bool
 	stopped   bool
 }
@@ -143,8 +145,14 @@ func (r *Relay) Start() {
 
 func (r *Relay) onDirectory(percent int, doing, waiting string) {
 	if !r.listed {
-		r.cfg.OnProgress(percent*9/10, doing, waiting)
+		r.progress(percent*9/10, doing, waiting)
 	}
+}
+
+// progress tells how far the relay has come; it does not go back before the relay is listed.
+func (r *Relay) progress(percent int, doing, waiting string) {
+	r.percent = max(r.percent, percent)
+	r.cfg.OnProgress(r.percent, doing, waiting)
 }
 
 func (r *Relay) onConsensus(c *directory.Consensus) {
@@ -152,12 +160,12 @@ func (r *Relay) onConsensus(c *directory.Consensus) {
 	listed := c.Lookup(r.Identity()) != nil
 	switch {
 	case listed && !r.listed:
-		r.cfg.OnProgress(100, "ready: the consensus lists this relay", "")
+		r.cfg.OnProgress(100, fmt.Sprintf("ready: serving at %s, and the consensus lists this relay", r.cfg.Addresses[0]), "")
 	case !listed && r.listed:
 		r.env.Log.Warn("the consensus no longer lists this relay")
 		r.cfg.OnProgress(95, "serving, but not listed", "the authorities to list this relay again")
 	case !listed:
-		r.cfg.OnProgress(95, "serving, but not listed yet", "the authorities to list this relay")
+		r.progress(95, "serving, but not listed yet", "the authorities to list this relay")
 	}
 	r.listed = listed
 }
