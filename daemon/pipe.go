@@ -33,6 +33,7 @@ type pipe struct {
 	sentEOF bool
 
 	closed  bool  // by the application
+	whole   bool  // when it did, both directions had ended and all was read
 	failure error // by the stream; nil while it lives
 	flushed bool  // the stream closed without error: Read may go on to the end of in
 
@@ -154,13 +155,22 @@ func (p *pipe) onDrained() {
 	}
 }
 
-// onGone tells the stream that the application closed. If both directions had ended, what is
-// held still goes out; otherwise it is an abort.
+// onGone tells the stream that the application closed. Where both directions had ended and all
+// was read, what is held goes out in its own time. Where only the application had ended its
+// own, that still goes out, before the reset; otherwise it is an abort.
 func (p *pipe) onGone() {
 	p.mu.Lock()
-	whole := p.sentEOF && p.ended
+	whole, eof := p.whole, p.sentEOF
 	p.mu.Unlock()
-	if e := p.events; e != nil && !whole {
+	if p.events == nil || whole {
+		return
+	}
+	for eof && len(p.held) > 0 && p.events != nil {
+		chunk := p.held[0]
+		p.held = p.held[1:]
+		p.events.OnData(chunk)
+	}
+	if e := p.events; e != nil {
 		p.events, p.held = nil, nil
 		e.OnDown(net.ErrClosed)
 	}
@@ -271,6 +281,7 @@ func (c appConn) Close() error {
 		return net.ErrClosed
 	}
 	p.closed = true
+	p.whole = p.sentEOF && p.ended && p.queued == 0
 	p.in, p.queued = nil, 0
 	p.changed.Broadcast()
 	p.post(p.onGone)
