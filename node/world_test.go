@@ -1,0 +1,193 @@
+package node
+
+import (
+	"crypto/mlkem"
+	"crypto/mlkem/mlkemtest"
+	"crypto/sha256"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"cepa/cell"
+	"cepa/cert"
+	"cepa/circuit"
+	"cepa/directory"
+	"cepa/env"
+	"cepa/env/envtest"
+)
+
+// world is a whole network on a virtual clock: relays, of which the first carries the
+// authority, and a client, each as the daemon would make it.
+type world struct {
+	t       testing.TB
+	f       *envtest.Fake
+	record  *envtest.Recorder // nil: nothing is recorded
+	network *directory.Network
+	hosts   []*envtest.Node
+	envs    []env.Env
+	records []*envtest.RecordedNode // of the relays
+	keys    []*Keys
+	relays  []*Relay
+	client  *Client
+	ready   int
+	steps   []string
+}
+
+// encapsulate draws its randomness from the key, so that a run can be repeated.
+func encapsulate(ek *mlkem.EncapsulationKey768) (sharedKey, ciphertext []byte) {
+	random := sha256.Sum256(ek.Bytes())
+	sharedKey, ciphertext, err := mlkemtest.Encapsulate768(ek, random[:])
+	if err != nil {
+		panic(err)
+	}
+	return sharedKey, ciphertext
+}
+
+// testNetwork founds a network with one authority.
+func testNetwork(t testing.TB, authority cert.Signer, id cert.NetworkID, relays int, at ...netip.AddrPort) *directory.Network {
+	t.Helper()
+	contact := directory.Contact{Identity: authority.Identity(), Addresses: at}
+	n, err := directory.NewNetwork(directory.Network{
+		Name: "test", ID: id, Created: envtest.Epoch, Test: true,
+		Authorities: []directory.Contact{contact}, Bootstrap: []directory.Contact{contact},
+		Parameters: directory.Parameters{
+			directory.IntervalMillis: 5000, directory.KeepaliveMillis: 1000, directory.MinRelays: int64(min(relays, 3)),
+		},
+	}, authority)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func newWorld(t testing.TB, seed uint64, relays int, record *envtest.Recorder) *world {
+	t.Helper()
+	w := &world{t: t, f: envtest.NewFake(seed), record: record}
+	id := cert.NetworkID(sha256.Sum256([]byte("network")))
+	for i := range relays {
+		host := w.f.Node(fmt.Sprintf("relay-%d", i+1))
+		e := host.Env
+		if record != nil {
+			w.records = append(w.records, record.Node(host.Name, host.Env))
+			e = w.records[i].Env
+		}
+		identity, err := NewIdentity(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signer, err := NewSigner(e, id, identity)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			w.network = testNetwork(t, signer, id, relays, host.Address)
+		}
+		w.hosts, w.envs = append(w.hosts, host), append(w.envs, e)
+	}
+	w.f.Run(time.Second) // the keys are saved
+	for i := range w.hosts {
+		w.start(i)
+	}
+	return w
+}
+
+// start makes and starts relay i.
+func (w *world) start(i int) {
+	w.t.Helper()
+	host, e := w.hosts[i], w.envs[i]
+	keys, err := LoadKeys(e, w.network)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	host.Identity = keys.Identity()
+	host.OnionKey, _ = keys.OnionKey()
+	policy, err := directory.ParsePolicy([]string{"none", "all"}[i%2])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r, err := NewRelay(RelayConfig{
+		Env: e, Network: w.network, Keys: keys, Addresses: []netip.AddrPort{host.Address}, Policy: policy,
+		MemoryBytes: 64 << 20, Nickname: host.Name, Software: "test", Encapsulate: encapsulate,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if i < len(w.relays) {
+		w.keys[i], w.relays[i] = keys, r
+	} else {
+		w.keys, w.relays = append(w.keys, keys), append(w.relays, r)
+	}
+	if w.record != nil {
+		host.Serve(w.records[i].Handler(r))
+	} else {
+		host.Serve(r)
+	}
+	w.f.Do(r.Start)
+}
+
+func (w *world) join() {
+	w.t.Helper()
+	host := w.f.Client("client")
+	e := host.Env
+	var recorded *envtest.RecordedNode
+	if w.record != nil {
+		recorded = w.record.Node(host.Name, host.Env)
+		e = recorded.Env
+	}
+	var err error
+	w.client, err = NewClient(ClientConfig{
+		Env: e, Network: w.network, MemoryBytes: 64 << 20,
+		OnProgress: func(percent int, doing, waiting string) {
+			w.steps = append(w.steps, fmt.Sprintf("%d %s (%s)", percent, doing, waiting))
+		},
+		OnReady: func() { w.ready++ },
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if recorded != nil {
+		host.Serve(recorded.Handler(w.client))
+	} else {
+		host.Serve(w.client)
+	}
+	w.f.Do(w.client.Start)
+}
+
+// download opens a stream, sends a line and returns what came back until EOF.
+func (w *world) download(host string, port uint16, limit time.Duration) (string, error) {
+	w.t.Helper()
+	address, err := cell.ParseAddress(host)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	app := &envtest.ConnProbe{}
+	var failure error
+	w.f.Pipe(w.f.Client("client"), func(c env.Conn) env.ConnEvents {
+		return w.client.Open(circuit.Request{Address: address, Port: port}, c, func(_ circuit.Result, err error) {
+			if failure = err; err != nil {
+				c.Close(err)
+			}
+		})
+	}, func(c env.Conn) env.ConnEvents {
+		c.Write([]byte("question\n"))
+		c.CloseWrite()
+		c.Pause(false)
+		return app
+	})
+	w.f.RunUntil(limit, func() bool { s := app.State(); return s.EOFs+s.Downs > 0 })
+	s := app.State()
+	if failure == nil && s.EOFs == 0 {
+		failure = fmt.Errorf("no end: %d bytes, down %v", len(s.Received), s.Reason)
+	}
+	return string(s.Received), failure
+}
+
+// serve puts a server into the clear net that answers a question with its own text.
+func (w *world) serve(at, text string) {
+	w.f.Listen(netip.MustParseAddrPort(at), func(c env.Conn) env.ConnEvents {
+		p := &envtest.ConnProbe{EOF: func() { c.Write([]byte(text)); c.CloseWrite() }}
+		c.Pause(false)
+		return p
+	})
+}
