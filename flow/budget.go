@@ -69,7 +69,7 @@ func (b *Budget) free() int { return max(b.limit-b.used-b.reserved(b.in, b.out),
 // reserved returns the bytes of reserve that so many legs need. A circuit through a relay
 // has one leg that a neighbour opened and, once extended, one that the relay opened; each
 // leg has a queue filled from it.
-func (b *Budget) reserved(in, out int) int { return 2 * max(in, out) * b.reserve }
+func (b *Budget) reserved(in, out int) int { return 2*max(in, out)*b.reserve + in*legCost }
 
 // admits reports whether the reserve of so many more legs fits.
 func (b *Budget) admits(in, out int) bool { return b.reserved(b.in+in, b.out+out) <= b.limit }

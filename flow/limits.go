@@ -57,6 +57,8 @@ const (
 	pauseBytes     = 64 << 10 // unsent bytes of a stream at which its Conn is paused; resumed under half
 	maxUnused      = 16 << 20 // more unused window than this is an error
 	maxWindow      = 64 << 20 // largest initial window
+	streamCost     = 1 << 10  // bytes of the budget that a stream costs by being there
+	legCost        = 8 << 10  // and a circuit: keys, streams' table, places in lists
 	defaultStreams = 1024     // streams of a circuit that no window makes fewer
 )
 

@@ -556,7 +556,7 @@ func TestCircuitsAreRefusedAtTheLimits(t *testing.T) {
 	t.Parallel()
 	limits := DefaultLimits()
 	limits.CircuitsPerLink = 3
-	reserve := 2 * limits.Reserve * cell.Size
+	reserve := 2*limits.Reserve*cell.Size + legCost
 	for name, o := range map[string]benchOptions{
 		"circuits of the neighbour": {limits: limits},
 		"reserve of the budget":     {budget: 3*reserve + reserve/2},
@@ -583,7 +583,7 @@ func TestReserveIsAlwaysGivenBack(t *testing.T) {
 	t.Parallel()
 	// The budget has room for the reserves of two circuits and hardly more.
 	limits := DefaultLimits()
-	b := newBench(t, benchOptions{budget: 4*limits.Reserve*cell.Size + 100})
+	b := newBench(t, benchOptions{budget: 4*limits.Reserve*cell.Size + 2*legCost + 100})
 	g1, h1 := b.open(t, 1)
 	g2, _ := b.open(t, 2)
 	for _, g := range []*Leg{g1, g2} {

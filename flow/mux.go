@@ -162,7 +162,7 @@ func (m *Mux) Close(reason cell.Reason) {
 			s.linger()
 		} else {
 			s.detach(&StreamError{reason})
-			s.inAll.remove()
+			s.leave()
 		}
 		if !s.over {
 			s.over = true
@@ -197,7 +197,7 @@ func (m *Mux) settle() {
 		m.lingering = m.cfg.Env.Clock.AfterFunc(lingerTime, func() {
 			for n := m.all.first; n != nil; n = m.all.first {
 				n.of.detach(&StreamError{cell.ReasonTimeout})
-				n.remove()
+				n.of.leave()
 			}
 			m.settle()
 		})
@@ -207,7 +207,7 @@ func (m *Mux) settle() {
 // forget drops a stream whose last messages have passed both ways.
 func (m *Mux) forget(s *Stream) {
 	delete(m.streams, s.id)
-	s.inAll.remove()
+	s.leave()
 	s.inControl.remove()
 	s.inReady.remove()
 	m.stats.Streams--
@@ -329,7 +329,7 @@ func (m *Mux) onOpen(msg cell.Message) error {
 		return wrong("streams far beyond the limit")
 	}
 	m.lastID = msg.Stream
-	refuse := len(m.streams) >= m.cfg.MaxStreams
+	refuse := len(m.streams) >= m.cfg.MaxStreams || m.budget.used+streamCost > m.budget.limit
 	s := m.newStream(msg.Stream, msg.Command)
 	if refuse {
 		s.End(cell.ReasonResource)
@@ -431,7 +431,7 @@ func (m *Mux) slot() *int { return &m.place }
 func (m *Mux) held() int {
 	n := 0
 	for at := m.all.first; at != nil; at = at.next {
-		n += at.of.held()
+		n += streamCost + at.of.held()
 	}
 	return n
 }

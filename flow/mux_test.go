@@ -239,7 +239,7 @@ func TestOptimisticDataBehindARefusedBegin(t *testing.T) {
 		t.Fatalf("sent %q", got)
 	}
 	must(t, x.in(data(1, 8000)...))
-	if x.budget.Used() != 0 || x.m.Streams() != 1 {
+	if x.budget.Used() != streamCost || x.m.Streams() != 1 {
 		t.Errorf("%d bytes kept, %d streams", x.budget.Used(), x.m.Streams())
 	}
 	// What nobody reads is returned to the circuit, not to the stream.
@@ -499,7 +499,7 @@ func TestBackPressure(t *testing.T) {
 	s.Attach(conn)
 	x.out(t)
 	must(t, x.in(data(1, 8000)...))
-	if got := x.out(t); got != "" || x.budget.Used() != 8000 {
+	if got := x.out(t); got != "" || x.budget.Used() != 8000+streamCost {
 		t.Fatalf("sent %q, %d bytes held", got, x.budget.Used())
 	}
 	conn.queue = 6001
@@ -514,7 +514,7 @@ func TestBackPressure(t *testing.T) {
 	}
 	conn.queue = 0
 	s.OnDrained()
-	if got := x.out(t); got != "WINDOW 0 8000, WINDOW 1 5000" || x.budget.Used() != 0 {
+	if got := x.out(t); got != "WINDOW 0 8000, WINDOW 1 5000" || x.budget.Used() != streamCost {
 		t.Errorf("sent %q, %d bytes held", got, x.budget.Used())
 	}
 }
@@ -633,7 +633,7 @@ func TestCircuitGoneWithBothEOFsPassedStillDelivers(t *testing.T) {
 			t.Fatal("no EOF")
 		}
 		x.m.Close(cell.ReasonDestroyed)
-		if conn.closed || x.budget.Used() != 5000 || !x.logs[0].ended {
+		if conn.closed || x.budget.Used() != 5000+streamCost || !x.logs[0].ended {
 			t.Fatalf("closed %v, %d bytes held", conn.closed, x.budget.Used())
 		}
 		if drains {

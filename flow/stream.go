@@ -76,8 +76,17 @@ func (m *Mux) newStream(id cell.StreamID, kind cell.MessageCommand) *Stream {
 	s.inAll.of, s.inControl.of, s.inReady.of, s.inTold.of = s, s, s, s
 	m.streams[id] = s
 	m.all.push(&s.inAll)
+	m.budget.add(streamCost)
 	m.stats.Streams++
 	return s
+}
+
+// leave takes the stream out of the mux's list and the budget, once.
+func (s *Stream) leave() {
+	if s.inAll.on != nil {
+		s.inAll.remove()
+		s.m.budget.sub(streamCost)
+	}
 }
 
 // ID is the stream id, unique on its circuit for ever.
@@ -333,7 +342,7 @@ func (s *Stream) lingered() {
 		c.Close(nil)
 	}
 	if s.conn == nil {
-		s.inAll.remove()
+		s.leave()
 		s.m.settle()
 	}
 }

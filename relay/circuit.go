@@ -48,13 +48,20 @@ type (
 	nextLeg circuit // the circuit hearing its leg to the next hop
 )
 
+// maxClientStreams is how many streams a circuit that ends at its first relay may have.
+const maxClientStreams = 8
+
 func (c *circuit) becomeOpen(crypto *cgo.Relay, allowed flow.Windows) {
 	c.crypto = crypto
+	streams := flow.MaxStreamsFor(granted, allowed)
+	if c.prev.Link().Peer().Client() {
+		streams = min(streams, maxClientStreams) // of directory requests, since nothing else is served there
+	}
 	c.mux = flow.NewMux(flow.MuxConfig{
 		Env:        c.relay.env,
 		Granted:    granted,
 		Allowed:    allowed,
-		MaxStreams: 1024,
+		MaxStreams: streams,
 		Wake:       c.prev.Wake,
 		Handler:    c,
 		Budget:     c.relay.cfg.Budget,

@@ -3,6 +3,7 @@ package relay
 import (
 	"cepa/cell"
 	"cepa/directory"
+	"cepa/env"
 	"cepa/flow"
 )
 
@@ -14,6 +15,7 @@ func (c *circuit) onBeginDir(s *flow.Stream) {
 	d := &dirConn{c: c, s: s}
 	c.exits++
 	s.Handle(d)
+	d.deadline = c.relay.env.Clock.AfterFunc(c.relay.cfg.Limits.RequestTime, func() { d.abort(cell.ReasonTimeout) })
 	data, err := cell.Connected{}.AppendTo(nil)
 	if err != nil {
 		s.End(cell.ReasonInternal)
@@ -36,6 +38,9 @@ type dirConn struct {
 	feeding bool
 	over    bool
 	sentEOF bool
+	// deadline is when the request must be there, and then when the client must have taken
+	// more of the answer.
+	deadline env.Timer
 }
 
 // Write collects the request; more than one can be is an abort.
@@ -64,6 +69,7 @@ func (d *dirConn) CloseWrite() {
 	r.stats.DirRequests++
 	request := d.request
 	d.request = nil
+	d.deadline.Reset(r.cfg.Limits.AnswerTime)
 	r.cfg.Directory.Serve(request, d.c.prev.Link().Peer(), func(answer []byte) {
 		if d.over {
 			return
@@ -89,6 +95,9 @@ func (d *dirConn) feed() {
 	}
 	d.feeding = true
 	defer func() { d.feeding = false }()
+	if !d.paused {
+		d.deadline.Reset(d.c.relay.cfg.Limits.AnswerTime)
+	}
 	for !d.paused && !d.over && len(d.answer) > 0 {
 		n := min(dirChunk, len(d.answer))
 		chunk := append([]byte(nil), d.answer[:n]...) // a handler may modify what it gets
@@ -102,6 +111,14 @@ func (d *dirConn) feed() {
 	}
 }
 
+// abort ends a stream whose client does not do its part.
+func (d *dirConn) abort(reason cell.Reason) {
+	if !d.over {
+		d.finish()
+		d.s.End(reason)
+	}
+}
+
 func (d *dirConn) Close(error) { d.finish() }
 
 func (d *dirConn) OnConnected([]byte) {}
@@ -111,6 +128,7 @@ func (d *dirConn) OnEnd(cell.Reason)  { d.finish() }
 func (d *dirConn) finish() {
 	if !d.over {
 		d.over = true
+		d.deadline.Stop()
 		d.c.exits--
 		d.request, d.answer = nil, nil
 	}

@@ -83,7 +83,9 @@ type Limits struct {
 	ConnectTimeout    time.Duration // one address of a destination
 	StreamTimeout     time.Duration // look-up and all addresses together
 	ResolveTimeout    time.Duration
-	Dials             int // exit connections being opened at once
+	RequestTime       time.Duration // from BEGIN_DIR to the end of the request
+	AnswerTime        time.Duration // without the client taking any of the answer
+	Dials             int           // exit connections being opened at once
 }
 
 // DefaultLimits fit a relay on one or two cores.
@@ -100,6 +102,8 @@ func DefaultLimits() Limits {
 		ConnectTimeout:    15 * time.Second,
 		StreamTimeout:     30 * time.Second,
 		ResolveTimeout:    10 * time.Second,
+		RequestTime:       10 * time.Second,
+		AnswerTime:        time.Minute,
 		Dials:             1024,
 	}
 }
