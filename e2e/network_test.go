@@ -51,7 +51,7 @@ func (f *founded) start(t testing.TB, args ...string) *process {
 	t.Cleanup(func() {
 		p.end()
 		if t.Failed() {
-			t.Logf("%q said:\n%s", args, p.output())
+			t.Logf("%q said:\n%s", args, p.tail())
 		}
 	})
 	return p

@@ -73,6 +73,16 @@ func launch(cmd *exec.Cmd) (*process, error) {
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
+// lastLines is how much of the output of a process a failure shows.
+const lastLines = 40
+
+// tail is the end of what it has printed.
+func (p *process) tail() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Join(p.lines[max(0, len(p.lines)-lastLines):], "\n")
+}
+
 // output is what it has printed so far.
 func (p *process) output() string {
 	p.mu.Lock()
@@ -173,7 +183,7 @@ func newOverlay(t testing.TB, args ...string) *overlay {
 	t.Cleanup(func() {
 		o.end()
 		if t.Failed() {
-			t.Logf("the demo said:\n%s", o.output())
+			t.Logf("the demo said:\n%s", o.tail())
 		}
 		o.reap()
 	})

@@ -1,0 +1,246 @@
+//go:build linux
+
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// inNamespaceOf calls f on a thread that is in the network namespace of a process: sockets
+// that f makes belong there for good.
+func inNamespaceOf(pid int, f func() error) error {
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for ever: the thread ends with the goroutine
+		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+		if err == nil {
+			defer ns.Close()
+			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
+		}
+		if err == nil {
+			err = f()
+		}
+		result <- err
+	}()
+	return <-result
+}
+
+// The client runs on a machine of its own, joined with that of the relays by a cable on which
+// every packet is seen: there is no look-up of a name, and no connection but to relays.
+func TestClientAsksNoResolverAndMeetsOnlyRelays(t *testing.T) {
+	ip, nsenter := need(t, "ip"), need(t, "nsenter")
+	if !ownNetwork(t) {
+		return
+	}
+	command := func(words string) {
+		t.Helper()
+		f := strings.Fields(words)
+		if out, code := finish(t, 20*time.Second, exec.Command(f[0], f[1:]...)); code != 0 {
+			lacking(t, "%s: %s", words, out)
+		}
+	}
+	command(ip + " link add near type veth peer name far")
+	command(ip + " link set near up")
+	var relays []netip.AddrPort
+	for i := range 5 {
+		a := fmt.Sprintf("10.%d.0.1", i+1)
+		command(ip + " addr add " + a + "/8 dev near")
+		relays = append(relays, netip.MustParseAddrPort(a+":9001"))
+	}
+	f := foundNetwork(t, filepath.Join(t.TempDir(), "n"), relays[0].String(), "--param", "interval_ms=5000")
+	for i, a := range relays[1:] {
+		f.relay(t, fmt.Sprintf("r%d", i), a.String(), "--exit-policy", "all")
+	}
+	f.know(t, 5, 20*time.Second)
+
+	// The client waits for its end of the cable.
+	const socks = "127.0.0.1:9850"
+	cmd := exec.Command("sh", "-c", `read go; exec "$@"`, "sh", cepa, "client", "--network", f.file, "--dir", filepath.Join(f.dir, "client"), "--socks", socks)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: syscall.CLONE_NEWNET}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := launch(cmd)
+	if err != nil {
+		lacking(t, "no second namespace can be made: %v", err)
+	}
+	defer client.end()
+	inside := fmt.Sprintf("%s --net=/proc/%d/ns/net %s ", nsenter, client.pid(), ip)
+	command(fmt.Sprintf("%s link set far netns %d", ip, client.pid()))
+	command(inside + "link set lo up")
+	command(inside + "link set far addrgenmode none")
+	command(inside + "link set far up")
+	command(inside + "addr add 10.99.0.1/8 dev far")
+	command(inside + "route add default via 10.1.0.1") // a look-up would find a way
+
+	var s *sniffer
+	if err := inNamespaceOf(client.pid(), func() error { s = sniff(t, 0); return nil }); err != nil {
+		lacking(t, "the namespace of the client cannot be entered: %v", err)
+	}
+	// The control: this is what the capture would show.
+	err = inNamespaceOf(client.pid(), func() error {
+		c, err := net.Dial("udp", "10.1.0.1:53")
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Write([]byte("control"))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Fprintln(stdin, "go"); err != nil {
+		t.Fatal(err)
+	}
+	within(t, 20*time.Second, "the client is ready", func() bool { return strings.Contains(client.output(), "100 %") })
+
+	g := listenFor(t, func(bool) (pids []int) {
+		for _, r := range f.relays {
+			pids = append(pids, r.pid())
+		}
+		return pids
+	})
+	g.serveConns(func(c *net.TCPConn) { _, _ = c.Write([]byte("content")) })
+	request := func(target string) error {
+		return inNamespaceOf(client.pid(), func() error {
+			c, err := dialSOCKS(socks, "", target, 20*time.Second)
+			if err == nil {
+				c.Close()
+			}
+			return err
+		})
+	}
+	if err := request(fmt.Sprintf("localhost:%d", g.addr.Port())); err != nil {
+		t.Errorf("a name that the exit's machine knows: %v", err)
+	}
+	if err := request(g.addr.String()); err != nil {
+		t.Errorf("an address: %v", err)
+	}
+	for i := range 2 {
+		err := request(fmt.Sprintf("name-%d.invalid:80", i))
+		if _, refused := err.(replyError); !refused {
+			t.Errorf("a name that nobody knows: %v", err)
+		}
+	}
+	client.end()
+	known := make(map[netip.AddrPort]bool)
+	for _, a := range relays {
+		known[a] = true
+	}
+	port := netip.MustParseAddrPort(socks)
+	controls, links, applications := 0, 0, 0
+	for _, b := range s.end(t) {
+		if b[0]>>4 == 6 && (b[6] == 58 || b[6] == 0) || b[0]>>4 == 4 && b[9] == syscall.IPPROTO_ICMP && bytes.HasSuffix(b, []byte("control")) {
+			continue // the kernels look for neighbours, and refuse the control
+		}
+		p, ok := parsePacket(b)
+		switch {
+		case ok && p.protocol == syscall.IPPROTO_UDP && string(p.data) == "control":
+			controls++
+		case ok && p.protocol == syscall.IPPROTO_TCP && (known[p.to] || known[p.from]):
+			links++
+		case ok && p.protocol == syscall.IPPROTO_TCP && (p.to == port || p.from == port):
+			applications++
+		default:
+			t.Errorf("a packet that is none to or from a relay: %v %v to %v: %.64x", p.protocol, p.from, p.to, b)
+		}
+	}
+	t.Logf("%d packets of links, %d of applications, nothing else", links, applications)
+	if controls == 0 || links == 0 || applications == 0 {
+		t.Errorf("the capture missed what there was: %d, %d, %d packets", controls, links, applications)
+	}
+	if n := g.connections(); n != 2 {
+		t.Errorf("the origin served %d connections of exits, want 2", n)
+	}
+}
+
+// The same for the demo's client, whose machine is that of all others: its sockets are looked
+// at again and again while it is used.
+func TestClientHasOnlySocketsToRelays(t *testing.T) {
+	o := shared(t)
+	client := o.node(t, "client")
+	relays := make(map[netip.AddrPort]bool)
+	for _, n := range o.relays() {
+		relays[netip.MustParseAddrPort(n.Address)] = true
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range 40 {
+			_ = hello(t, o.socks, fmt.Sprint("sockets ", i), 20*time.Second)
+			if c, err := dialSOCKS(o.socks, "", fmt.Sprintf("name-%d.invalid:80", i), 20*time.Second); err == nil {
+				c.Close()
+				t.Error("a name that nobody has was connected to")
+			}
+		}
+	}()
+	looks, links := 0, 0
+	for running := true; running; looks++ {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		mine := make(map[string]bool)
+		names, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", client.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range names {
+			if to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", client.Pid, n.Name())); err == nil {
+				if inode, ok := strings.CutPrefix(to, "socket:["); ok {
+					mine[strings.TrimSuffix(inode, "]")] = true
+				}
+			}
+		}
+		for _, table := range []string{"tcp", "tcp6", "udp", "udp6", "raw", "raw6"} {
+			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", client.Pid, table))
+			if err != nil {
+				continue // without IPv6
+			}
+			for line := range strings.Lines(string(text)) {
+				f := strings.Fields(line)
+				if len(f) < 10 || !mine[f[9]] {
+					continue
+				}
+				socksPort := netip.MustParseAddrPort(o.socks)
+				switch {
+				case table == "tcp" && f[1] == kernelAddr(socksPort): // an application
+				case table == "tcp" && isAddr(f[2], relays):
+					links++
+				default:
+					t.Errorf("the client has a %s socket from %s to %s", table, f[1], f[2])
+				}
+			}
+		}
+	}
+	t.Logf("looked %d times and saw %d sockets to relays", looks, links)
+	if links == 0 {
+		t.Error("no link to a relay was seen: it is no proof")
+	}
+}
+
+// isAddr says whether an address in the kernel's writing is one of these.
+func isAddr(kernel string, addrs map[netip.AddrPort]bool) bool {
+	for a := range addrs {
+		if kernelAddr(a) == kernel {
+			return true
+		}
+	}
+	return false
+}
