@@ -228,11 +228,18 @@ func (a *Authority) trySign() {
 	a.build(in)
 }
 
+// circuitRelays is the length of a circuit: with fewer relays a consensus is of no use.
+const circuitRelays = 3
+
 // ready says whether so many relays make a consensus, or when to look again. The first consensus after a start waits
 // until everybody who is known had a chance to be found.
 func (a *Authority) ready(relays int) (again time.Duration, ok bool) {
 	now := a.env.Clock.Now()
-	if least := int(a.network.Param(MinRelays)); relays < least {
+	least := int(a.network.Param(MinRelays))
+	if a.settled || a.cfg.Follower.Newest() != nil {
+		least = min(least, circuitRelays) // the parameter is for the first consensus of a network
+	}
+	if relays < least {
 		a.enough = 0
 		if a.settled || a.cfg.Follower.Newest() != nil && now.Sub(a.started) > startGrace {
 			a.gripes.warn("too few relays can be reached: the last consensus stays in use", "relays", relays, "wanted", least)
