@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"syscall"
@@ -20,22 +21,30 @@ import (
 )
 
 // inNamespaceOf calls f on a thread that is in the network namespace of a process: sockets
-// that f makes belong there for good.
+// that f makes belong there for good. The thread goes back and lives on, since the processes
+// that it started would end with it.
 func inNamespaceOf(pid int, f func() error) error {
-	result := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for ever: the thread ends with the goroutine
-		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
-		if err == nil {
-			defer ns.Close()
-			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	there, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+		return err
+	}
+	defer func() {
+		if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
+			panic("a thread cannot leave a network namespace: " + err.Error())
 		}
-		if err == nil {
-			err = f()
-		}
-		result <- err
 	}()
-	return <-result
+	return f()
 }
 
 // The client runs on a machine of its own, joined with that of the relays by a cable on which
@@ -59,6 +68,11 @@ func TestClientAsksNoResolverAndMeetsOnlyRelays(t *testing.T) {
 		a := fmt.Sprintf("10.%d.0.1", i+1)
 		command(ip + " addr add " + a + "/8 dev near")
 		relays = append(relays, netip.MustParseAddrPort(a+":9001"))
+	}
+	// The exits' resolver cannot be reached, and they learn that at once.
+	servers, _ := os.ReadFile("/etc/resolv.conf")
+	for _, m := range regexp.MustCompile(`(?m)^nameserver ([0-9.]+)$`).FindAllSubmatch(servers, -1) {
+		command(fmt.Sprintf("%s route replace unreachable %s/32", ip, m[1]))
 	}
 	f := foundNetwork(t, filepath.Join(t.TempDir(), "n"), relays[0].String(), "--param", "interval_ms=5000")
 	for i, a := range relays[1:] {
