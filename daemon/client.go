@@ -41,6 +41,9 @@ func StartClient(config ClientConfig, o Options) (*Client, error) {
 	}
 	c := &Client{shell: s, config: config}
 	if err := c.start(address); err != nil {
+		if c.socks != nil {
+			_ = c.socks.Close()
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		go s.loop.Run()
@@ -115,7 +118,11 @@ func (c *Client) open(address netip.AddrPort) {
 		return
 	}
 	go func() { _ = c.socks.Serve(ln) }() // ends with socks.Close
-	c.onProgress(100, "ready: SOCKS5 on "+address.String(), "")
+	bound := ln.Addr().String()           // the settings may have left the port open
+	c.mu.Lock()
+	c.status.Address = bound
+	c.mu.Unlock()
+	c.onProgress(100, "ready: SOCKS5 on "+bound, "")
 }
 
 // Dial implements socks.Dialer: one stream through the overlay.

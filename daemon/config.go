@@ -11,7 +11,8 @@ import (
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
-	"github.com/xrash/smetrics"
+
+	"cepa/nearest"
 )
 
 // RelayConfig is what the operator of a relay sets: a TOML file, flags, or both (flags win).
@@ -128,7 +129,7 @@ func decodeTOML(data []byte, into any) error {
 		e := strict.Errors[0]
 		row, _ := e.Position()
 		key := strings.Join(e.Key(), ".")
-		return fmt.Errorf("line %d: there is no setting %q%s", row, key, nearest(e.Key()[len(e.Key())-1], keys(into)))
+		return fmt.Errorf("line %d: there is no setting %q%s", row, key, suggestion(e.Key(), reflect.TypeOf(into)))
 	}
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) {
@@ -138,27 +139,23 @@ func decodeTOML(data []byte, into any) error {
 	return err
 }
 
-// keys lists the settings of a configuration structure.
-func keys(v any) (names []string) {
-	t := reflect.TypeOf(v).Elem()
-	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("toml"), ",")
+// suggestion names the setting that a wrong key may have meant, of the same table.
+func suggestion(key []string, table reflect.Type) string {
+	for table.Kind() != reflect.Struct { // a pointer to one, or a list of them
+		table = table.Elem()
+	}
+	var names []string
+	for i := range table.NumField() {
+		name, _, _ := strings.Cut(table.Field(i).Tag.Get("toml"), ",")
+		if len(key) > 1 && name == key[0] {
+			return suggestion(key[1:], table.Field(i).Type)
+		}
 		names = append(names, name)
 	}
-	return names
-}
-
-func nearest(word string, candidates []string) string {
-	best, score := "", 0.75
-	for _, c := range candidates {
-		if s := smetrics.JaroWinkler(strings.ToLower(word), c, 0.7, 4); s > score {
-			best, score = c, s
-		}
+	if name := nearest.Name(key[0], names); name != "" {
+		return fmt.Sprintf(" (did you mean %q?)", name)
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf(" (did you mean %q?)", best)
+	return ""
 }
 
 // Save writes the configuration to path, for `cepa relay --config`.
@@ -194,7 +191,7 @@ func WriteFileAtomic(path string, data []byte, mode os.FileMode) error {
 	return err
 }
 
-// checkRelay fills in defaults and finds what cannot work, before anything is started.
+// check fills in defaults and finds what cannot work, before anything is started.
 func (c *RelayConfig) check() (listen netip.AddrPort, err error) {
 	if c.Network == "" {
 		return listen, errors.New("no network file: set --network FILE (make one with 'cepa network new')")

@@ -49,6 +49,9 @@ func StartRelay(config RelayConfig, o Options) (*Relay, error) {
 		if r.listener != nil {
 			r.listener.Close()
 		}
+		if r.gossip != nil {
+			r.gossip.Close()
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		go s.loop.Run()
@@ -137,16 +140,21 @@ func (r *Relay) describe(id cert.Identity, exit bool) {
 
 // announced is the address that others use: the settings', or where the relay listens.
 func (r *Relay) announced(bound netip.AddrPort) (netip.AddrPort, error) {
-	bound = netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())
-	if r.config.Address == "" {
-		if bound.Addr().IsUnspecified() {
-			return bound, fmt.Errorf("listening on %s does not say how others reach the relay: set --address IP:PORT", bound)
+	a, from := netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port()), "--listen"
+	if r.config.Address != "" {
+		var err error
+		if a, err = netip.ParseAddrPort(r.config.Address); err != nil {
+			return a, fmt.Errorf("--address %q is not an IP address and port such as 203.0.113.7:%d", r.config.Address, DefaultRelayPort)
 		}
-		return bound, nil
+		a, from = netip.AddrPortFrom(a.Addr().Unmap(), a.Port()), "--address"
 	}
-	a, err := netip.ParseAddrPort(r.config.Address)
-	if err != nil {
-		return a, fmt.Errorf("--address %q is not an IP address and port such as 203.0.113.7:%d", r.config.Address, DefaultRelayPort)
+	switch ip := a.Addr(); {
+	case ip.IsUnspecified() && from == "--listen":
+		return a, fmt.Errorf("listening on %s does not say how others reach the relay: set --address IP:PORT", a)
+	case ip.IsUnspecified() || ip.IsMulticast() || ip.Zone() != "" || a.Port() == 0:
+		return a, fmt.Errorf("%s %s is no address at which others can reach the relay", from, a)
+	case !r.network.Test && !ipaddr.IsPublic(ip):
+		return a, fmt.Errorf("%s %s is not a public address: others cannot reach the relay there; set --address IP:PORT to the one that they can", from, a)
 	}
 	return a, nil
 }

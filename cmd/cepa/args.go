@@ -5,7 +5,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
-	"github.com/xrash/smetrics"
+
+	"cepa/nearest"
 )
 
 // reorder moves the flags of a command line in front of its positional arguments, because
@@ -69,7 +70,7 @@ func reorder(app *cli.App, args []string) ([]string, error) {
 // flagWords returns how many words of rest the flag at its head takes: 1 or 2.
 func flagWords(flags []cli.Flag, rest []string, path string) (int, error) {
 	name, _, inline := strings.Cut(strings.TrimLeft(rest[0], "-"), "=")
-	if slices.Contains([]string{"help", "h", "version", "v", "generate-bash-completion"}, name) {
+	if name == "help" || name == "h" || path == "cepa" && slices.Contains([]string{"version", "v", "generate-bash-completion"}, name) {
 		return 1, nil
 	}
 	var names []string
@@ -93,14 +94,8 @@ func flagWords(flags []cli.Flag, rest []string, path string) (int, error) {
 
 // didYouMean names the nearest candidate, if one is near.
 func didYouMean(word string, candidates []string) string {
-	best, score := "", 0.75
-	for _, c := range candidates {
-		if s := smetrics.JaroWinkler(strings.ToLower(word), c, 0.7, 4); s > score {
-			best, score = c, s
-		}
+	if name := nearest.Name(word, candidates); name != "" {
+		return " (did you mean " + name + "?)"
 	}
-	if best == "" {
-		return ""
-	}
-	return " (did you mean " + best + "?)"
+	return ""
 }

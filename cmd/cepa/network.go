@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -74,8 +75,8 @@ func networkNew(c *cli.Context) error {
 	parameters := directory.Parameters{}
 	for _, p := range c.StringSlice("param") {
 		name, value, ok := strings.Cut(p, "=")
-		var v int64
-		if _, err := fmt.Sscanf(value, "%d", &v); !ok || err != nil {
+		v, err := strconv.ParseInt(value, 10, 64)
+		if !ok || err != nil {
 			return usagef("--param %q is not NAME=NUMBER", p)
 		}
 		info, ok := directory.Parameter(name).Info()
