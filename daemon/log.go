@@ -29,7 +29,7 @@ func NewLogHandler(w io.Writer, level string) slog.Handler {
 		l = slog.LevelInfo
 	}
 	return slog.NewTextHandler(w, &slog.HandlerOptions{Level: l, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-		if len(groups) == 0 && a.Key == slog.TimeKey {
+		if len(groups) == 0 && a.Key == slog.TimeKey && a.Value.Kind() == slog.KindTime {
 			// One second is enough for people, and tells an observer of the log little.
 			a.Value = slog.StringValue(a.Value.Time().UTC().Format("2006-01-02T15:04:05Z"))
 		}
