@@ -34,6 +34,7 @@ type circuit struct {
 	extend  *extension // the one EXTEND outstanding
 	middle  bool       // CREATED came from the next hop
 	dead    bool
+	dials   int // look-ups and connection attempts under way
 	exits   int // streams of this circuit in the exit's hands
 }
 

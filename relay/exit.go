@@ -53,10 +53,6 @@ func (x *exit) whenListed(tries int, serve func()) {
 	case peer.Client() || r.cfg.Policy == nil:
 		x.end(cell.ReasonPolicy)
 	case r.cfg.Directory.InConsensus(peer.Identity):
-		if r.dials >= r.cfg.Limits.Dials {
-			x.end(cell.ReasonResource)
-			return
-		}
 		serve()
 	case tries == 0:
 		x.end(cell.ReasonPolicy)
@@ -112,6 +108,29 @@ func (c *circuit) newExit(s *flow.Stream) *exit {
 	return x
 }
 
+// outside counts one look-up or connection attempt until done is called: an attempt goes on
+// when its stream has ended, so neither one circuit nor one neighbour may take them all.
+// Otherwise it refuses the stream.
+func (x *exit) outside() (done func(), ok bool) {
+	r, c := x.c.relay, x.c
+	from := neighbourKey(c.prev.Link().Peer())
+	limit := r.cfg.Limits.Dials
+	if r.dials >= limit || c.dials >= r.cfg.Limits.CircuitDials || r.dialsFrom[from] >= max(limit/4, 1) {
+		x.end(cell.ReasonResource)
+		return nil, false
+	}
+	r.dials++
+	c.dials++
+	r.dialsFrom[from]++
+	return func() {
+		r.dials--
+		c.dials--
+		if r.dialsFrom[from]--; r.dialsFrom[from] == 0 {
+			delete(r.dialsFrom, from)
+		}
+	}, true
+}
+
 func (c *circuit) onBegin(s *flow.Stream, data []byte) {
 	x := c.newExit(s)
 	b, err := cell.DecodeBegin(data)
@@ -129,9 +148,12 @@ func (x *exit) begin(b cell.Begin) {
 		x.connect([]netip.Addr{b.Address.IP}, cell.AllowIPv4|cell.AllowIPv6) // flags are for names
 		return
 	}
-	r.dials++
+	done, ok := x.outside()
+	if !ok {
+		return
+	}
 	r.env.Network.LookupHost(b.Address.Host, r.cfg.Limits.ResolveTimeout, func(found []netip.Addr, err error) {
-		r.dials--
+		done()
 		switch {
 		case x.over:
 		case err != nil:
@@ -217,9 +239,12 @@ func (x *exit) tryNext() {
 	to := x.addresses[0]
 	x.addresses = x.addresses[1:]
 	timeout := min(r.cfg.Limits.ConnectTimeout, left/time.Duration(len(x.addresses)+1)+time.Second)
-	r.dials++
+	done, ok := x.outside()
+	if !ok {
+		return
+	}
 	r.env.Network.DialConn(to, timeout, func(conn env.Conn, err error) env.ConnEvents {
-		r.dials--
+		done()
 		if x.over {
 			return nil // closes conn
 		}
@@ -277,9 +302,12 @@ func (c *circuit) onResolve(s *flow.Stream, data []byte) {
 func (x *exit) resolve(q cell.Resolve) {
 	r := x.c.relay
 	r.stats.Resolves++
-	r.dials++
+	done, ok := x.outside()
+	if !ok {
+		return
+	}
 	answer := func(answers []cell.Address, err error) {
-		r.dials--
+		done()
 		if !x.over {
 			x.resolved(answers, err)
 		}

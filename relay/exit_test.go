@@ -513,7 +513,7 @@ func TestBadOpenings(t *testing.T) {
 // TestDialsAreBounded: an exit opens only so many connections at once, look-ups included.
 func TestDialsAreBounded(t *testing.T) {
 	t.Parallel()
-	w, exit, h := exitWorld(t, func(s *station) { s.limits.Dials = 2 })
+	w, exit, h := exitWorld(t, func(s *station) { s.limits.Dials = 8 }) // of which one neighbour gets two
 	w.f.Silence(addrPort("93.0.0.66:80"))
 	data, err := cell.Begin{Address: address(t, "93.0.0.66"), Port: 80}.AppendTo(nil)
 	if err != nil {
@@ -539,6 +539,33 @@ func TestDialsAreBounded(t *testing.T) {
 	}
 	h.destroy()
 	w.quiet()
+}
+
+// TestOneCircuitCannotTakeAllDials: connection attempts outlive their streams, so BEGIN and
+// END in turn would use up what the exit has for everybody.
+func TestOneCircuitCannotTakeAllDials(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	guard, exit := w.add("guard", nil), w.add("exit", nil)
+	bad, good := w.client("bad").build(guard, exit), w.client("good").build(guard, exit)
+	w.listen("93.0.0.1:80")
+	w.f.Silence(addrPort("93.0.0.66:80"))
+	data, err := cell.Begin{Flags: cell.AllowIPv4, Address: address(t, "93.0.0.66"), Port: 80}.AppendTo(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 1100 {
+		id := bad.next()
+		bad.relay(cell.Message{Command: cell.MessageBegin, Stream: id, Data: data},
+			cell.Message{Command: cell.MessageEnd, Stream: id, Data: []byte{byte(cell.ReasonOther)}})
+	}
+	w.f.Run(time.Second)
+	if n := exit.relay.dials; n > exit.limits.CircuitDials {
+		t.Errorf("%d dials under way for one circuit", n)
+	}
+	if _, c, reason := good.begin("93.0.0.1", 80, anyIP); c == nil {
+		t.Errorf("another circuit's stream: %v", reason)
+	}
 }
 
 // TestStreamGoesWhileDialling: at every step of opening, both the stream's end and the

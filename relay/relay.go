@@ -85,7 +85,8 @@ type Limits struct {
 	ResolveTimeout    time.Duration
 	RequestTime       time.Duration // from BEGIN_DIR to the end of the request
 	AnswerTime        time.Duration // without the client taking any of the answer
-	Dials             int           // exit connections being opened at once
+	Dials             int           // look-ups and connection attempts of the exit at once; a previous hop gets a quarter
+	CircuitDials      int           // of these, for one circuit
 }
 
 // DefaultLimits fit a relay on one or two cores.
@@ -105,6 +106,7 @@ func DefaultLimits() Limits {
 		RequestTime:       10 * time.Second,
 		AnswerTime:        time.Minute,
 		Dials:             1024,
+		CircuitDials:      32,
 	}
 }
 
@@ -128,26 +130,28 @@ type Stats struct {
 
 // Relay is the relay's half of all circuits through one node.
 type Relay struct {
-	cfg      Config
-	env      env.Env
-	log      *slog.Logger
-	stats    Stats
-	waiting  []*circuit // CREATEs in order of arrival, not yet in the pool
-	running  int
-	creates  limit.Buckets
-	unknowns limit.Buckets
-	dials    int
+	cfg       Config
+	env       env.Env
+	log       *slog.Logger
+	stats     Stats
+	waiting   []*circuit // CREATEs in order of arrival, not yet in the pool
+	running   int
+	creates   limit.Buckets
+	unknowns  limit.Buckets
+	dials     int            // look-ups and connection attempts under way
+	dialsFrom map[string]int // of these, by previous hop
 }
 
 // New makes a Relay. It does nothing until OnCreate is called.
 func New(cfg Config) *Relay {
 	l := cfg.Limits
 	return &Relay{
-		cfg:      cfg,
-		env:      cfg.Env,
-		log:      cfg.Env.Log,
-		creates:  limit.NewBuckets(l.CreateRate, l.CreateBurst, maxBuckets),
-		unknowns: limit.NewBuckets(l.UnknownRate, l.UnknownBurst, maxBuckets),
+		cfg:       cfg,
+		env:       cfg.Env,
+		log:       cfg.Env.Log,
+		creates:   limit.NewBuckets(l.CreateRate, l.CreateBurst, maxBuckets),
+		unknowns:  limit.NewBuckets(l.UnknownRate, l.UnknownBurst, maxBuckets),
+		dialsFrom: make(map[string]int),
 	}
 }
 
