@@ -113,6 +113,10 @@ func (l *layout) remove() {
 }
 
 func (l *layout) fill(o Options, page netip.AddrPort) error {
+	founded, err := l.founded(o)
+	if err != nil {
+		return err
+	}
 	old, err := l.previous()
 	if err != nil {
 		return err
@@ -143,8 +147,10 @@ func (l *layout) fill(o Options, page netip.AddrPort) error {
 		}
 		l.relays = append(l.relays, n)
 	}
-	if err := l.found(o); err != nil {
-		return err
+	if !founded {
+		if err := l.found(); err != nil {
+			return err
+		}
 	}
 	for _, n := range l.relays {
 		if err := n.config.Save(n.path); err != nil {
@@ -201,17 +207,24 @@ func (l *layout) address(i int, old string) (string, error) {
 	return ln.Addr().String(), nil
 }
 
-// found writes the network file, unless the folder has one that fits.
-func (l *layout) found(o Options) error {
-	if network, err := daemon.LoadNetwork(l.network); err == nil {
-		if len(network.Bootstrap) != len(l.relays) {
-			return fmt.Errorf("%s holds a demo of %d relays and %d are asked for: give --relays %d, or another --dir",
-				l.dir, len(network.Bootstrap), len(l.relays), len(network.Bootstrap))
-		}
-		return nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w; remove %s to start afresh", err, l.dir)
+// founded says whether the folder has a network already. One of another size is an error, told
+// before anything is made.
+func (l *layout) founded(o Options) (bool, error) {
+	network, err := daemon.LoadNetwork(l.network)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("%w; remove %s to start afresh", err, l.dir)
+	case len(network.Bootstrap) != o.Relays:
+		return false, fmt.Errorf("%s holds a demo of %d relays and %d are asked for: give --relays %d, or another --dir",
+			l.dir, len(network.Bootstrap), o.Relays, len(network.Bootstrap))
 	}
+	return true, nil
+}
+
+// found writes the network file.
+func (l *layout) found() error {
 	f := daemon.Founding{
 		Name:       "demo",
 		Test:       true,

@@ -90,16 +90,14 @@ func (p *processes) launch(c *child) error {
 	c.cmd = exec.Command(c.args[0], append(append([]string(nil), c.args[1:]...), "--attached")...)
 	c.done = make(chan struct{})
 	ownGroup(c.cmd)
-	var err error
-	if c.life, err = c.cmd.StdinPipe(); err != nil {
-		return err
-	}
 	reader, writer, err := os.Pipe()
 	if err != nil {
-		return err
+		return fmt.Errorf("starting %s: %w", c.info.Name, err)
 	}
 	c.cmd.Stdout, c.cmd.Stderr = writer, writer
-	err = c.cmd.Start()
+	if c.life, err = c.cmd.StdinPipe(); err == nil {
+		err = c.cmd.Start() // which closes the pipe if it fails
+	}
 	writer.Close()
 	if err != nil {
 		reader.Close()
@@ -115,8 +113,13 @@ func (p *processes) launch(c *child) error {
 func (p *processes) watch(c *child, output io.ReadCloser) {
 	defer close(c.done)
 	var last string
-	for s := bufio.NewScanner(output); s.Scan(); {
-		last = s.Text()
+	for b := bufio.NewReaderSize(output, 64<<10); ; {
+		// A line that is longer comes in parts: what is never read would block the child.
+		line, _, err := b.ReadLine()
+		if err != nil {
+			break
+		}
+		last = string(line)
 		if p.options.LogLevel == "debug" || strings.Contains(last, "WARN") || strings.Contains(last, "ERROR") {
 			p.options.Message("%s: %s", c.info.Name, last)
 		}
