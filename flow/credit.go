@@ -34,15 +34,14 @@ func (ls *Links) batch(window int) int {
 func (g *Leg) returned() {
 	g.in.freed++
 	l := g.link
-	if g.offered || g.state != legOpen {
+	if g.inDue.on != nil || g.state != legOpen {
 		return
 	}
 	w := l.links.window()
 	if g.in.due(w) < l.links.batch(w) {
 		return
 	}
-	g.offered = true
-	l.due = append(l.due, g)
+	l.due.push(&g.inDue)
 	if l.ticking || l.creditNow {
 		return
 	}
@@ -67,19 +66,15 @@ func (l *Link) writeCredit(c []byte) bool {
 	ls := l.links
 	pairs := ls.pairs[:0]
 	w := ls.window()
-	i := 0
-	for ; i < len(l.due) && len(pairs) < cell.MaxCreditPairs; i++ {
-		g := l.due[i]
-		g.offered = false
-		if add := min(g.in.due(w), maxCredit-g.in.outstanding()); add > 0 && g.state == legOpen {
+	for !l.due.empty() && len(pairs) < cell.MaxCreditPairs {
+		g := l.due.first.of
+		g.inDue.remove()
+		if add := min(g.in.due(w), maxCredit-g.in.outstanding()); add > 0 {
 			g.in.granted += add
 			pairs = append(pairs, cell.CreditPair{Circuit: g.id, Add: uint16(add)})
 		}
 	}
-	rest := copy(l.due, l.due[i:])
-	clear(l.due[rest:])
-	l.due = l.due[:rest]
-	l.creditNow = rest > 0
+	l.creditNow = !l.due.empty()
 	if len(pairs) == 0 {
 		return false
 	}

@@ -44,10 +44,9 @@ type Leg struct {
 	opened bool    // by this node
 	head   *queued // CREATE or CREATED to be written
 
-	in      grant
-	early   uint8 // RELAY_EARLY cells that came
-	late    bool  // a RELAY cell has come: no RELAY_EARLY any more
-	offered bool  // on link.due
+	in    grant
+	early uint8 // RELAY_EARLY cells that came
+	late  bool  // a RELAY cell has come: no RELAY_EARLY any more
 
 	queue    queue // cells of the other leg
 	credit   int   // cells that may be sent
@@ -58,12 +57,14 @@ type Leg struct {
 	moved    env.Mono // when a cell left the queue, or came to it when it was empty
 
 	inLink node[Leg]
+	inHead node[Leg] // link.heads: has a head
+	inDue  node[Leg] // link.due
 	inTurn node[Leg] // link.sparse or link.active: has something to send and the credit for it
 }
 
 func newLeg(l *Link, id cell.CircuitID, opened bool) *Leg {
 	g := &Leg{link: l, id: id, opened: opened, quantum: sparseQuantum, lastSent: l.links.clock.Now()}
-	g.inLink.of, g.inTurn.of = g, g
+	g.inLink.of, g.inHead.of, g.inDue.of, g.inTurn.of = g, g, g, g
 	if opened {
 		g.state = legOpening
 	} else {
@@ -87,8 +88,12 @@ func (g *Leg) Credit() int { return g.credit }
 // Alive reports whether the leg has not been destroyed, by either side.
 func (g *Leg) Alive() bool { return g.state != legDead }
 
-// Bind sets who hears a leg that OnCreate brought.
-func (g *Leg) Bind(h LegHandler) { g.h = h }
+// Bind sets who hears a leg that OnCreate brought. A dead leg has nothing to say.
+func (g *Leg) Bind(h LegHandler) {
+	if g.state != legDead {
+		g.h = h
+	}
+}
 
 // Created answers CREATE with a handshake, which is copied. Too long a handshake, which is the
 // caller's mistake, destroys the leg, and its handler hears nothing. On a leg that is dead or
@@ -118,7 +123,7 @@ func (g *Leg) putHead(cmd cell.Command, handshakeType uint16, handshake []byte) 
 	}
 	g.head = q
 	g.in.granted = w
-	l.heads = append(l.heads, g)
+	l.heads.push(&g.inHead)
 	l.mark()
 	return nil
 }
@@ -255,6 +260,8 @@ func (g *Leg) check(waiting int) error {
 		return fmt.Errorf("%d cells came for a credit of %d", in.received, in.granted)
 	case in.received-in.freed != waiting:
 		return fmt.Errorf("%d cells came, %d left, but %d are in queues", in.received, in.freed, waiting)
+	case (g.inHead.on != nil) != (g.head != nil):
+		return fmt.Errorf("its CREATE or CREATED is lost")
 	case (g.inTurn.on != nil) && (g.state != legOpen || g.credit == 0):
 		return fmt.Errorf("scheduled without credit")
 	case g.inTurn.on == nil && g.state == legOpen && g.head == nil && g.credit > 0 && (g.queue.n > 0 || g.woken):

@@ -46,9 +46,9 @@ type Link struct {
 	theirs   int // legs and tombstones with ids that the peer picked
 	last     *Leg
 
-	heads     []*Leg // with a CREATE or CREATED to be written
+	heads     list[Leg] // with a CREATE or CREATED to be written
 	destroys  []destroy
-	due       []*Leg // with credit to be returned
+	due       list[Leg] // with credit to be returned
 	ticker    env.Timer
 	ticking   bool
 	creditNow bool // the tick has come: write CREDIT
@@ -159,7 +159,7 @@ func (l *Link) release() {
 	for l.gossip.n > 0 {
 		ls.give(l.gossip.pop())
 	}
-	l.heads, l.destroys, l.due, l.last = nil, nil, nil, nil
+	l.destroys, l.last = nil, nil
 }
 
 // held returns the bytes of the budget that the link holds.

@@ -83,7 +83,7 @@ func (g *Leg) sendNow(cmd cell.Command, body []byte) bool {
 
 // idle reports whether nothing waits to be sent that is not in the batch.
 func (l *Link) idle() bool {
-	return l.up && l.sparse.empty() && l.active.empty() && len(l.heads) == 0 && len(l.destroys) == 0 &&
+	return l.up && l.sparse.empty() && l.active.empty() && l.heads.empty() && len(l.destroys) == 0 &&
 		!l.creditNow && !l.padding && l.gossip.n == 0 && l.draining == l.drainWritten
 }
 
@@ -108,7 +108,8 @@ func (ls *Links) takeBatch() []byte {
 // write fills c with the next cell, of the link itself if there is one, or returns false.
 func (l *Link) write(c []byte) bool {
 	switch {
-	case len(l.heads) > 0 && l.writeHead(c):
+	case !l.heads.empty():
+		l.writeHead(c)
 	case len(l.destroys) > 0:
 		l.writeDestroy(c)
 	case l.creditNow && l.writeCredit(c):
@@ -127,23 +128,12 @@ func (l *Link) write(c []byte) bool {
 	return true
 }
 
-// writeHead writes the first CREATE or CREATED whose circuit still lives.
-func (l *Link) writeHead(c []byte) bool {
-	for len(l.heads) > 0 {
-		g := l.heads[0]
-		l.heads[0] = nil
-		l.heads = l.heads[1:]
-		if g.head == nil {
-			continue
-		}
-		copy(c, g.head.b[:])
-		l.links.give(g.head)
-		g.head = nil
-		g.activate()
-		return true
-	}
-	l.heads = nil
-	return false
+// writeHead writes the first CREATE or CREATED.
+func (l *Link) writeHead(c []byte) {
+	g := l.heads.first.of
+	copy(c, g.head.b[:])
+	g.dropHead()
+	g.activate()
 }
 
 func (l *Link) writeDestroy(c []byte) {

@@ -86,16 +86,26 @@ func (l *Link) sendDestroy(id cell.CircuitID, reason cell.Reason) {
 	l.mark()
 }
 
-// forget takes a leg out of everything and frees what it holds.
+// dropHead frees the leg's CREATE or CREATED.
+func (g *Leg) dropHead() {
+	g.inHead.remove()
+	g.link.links.give(g.head)
+	g.head = nil
+}
+
+// forget takes a leg out of everything and frees what it holds, its handler too: whoever keeps
+// the leg keeps nothing else.
 func (g *Leg) forget() {
 	l := g.link
 	g.state = legDead
+	g.h = nil
 	delete(l.circuits, g.id)
 	if l.last == g {
 		l.last = nil
 	}
 	g.inLink.remove()
 	g.inTurn.remove()
+	g.inDue.remove()
 	l.links.stats.Legs--
 	if g.opened {
 		l.links.budget.out--
@@ -107,8 +117,7 @@ func (g *Leg) forget() {
 		g.departed(g.queue.pop())
 	}
 	if g.head != nil {
-		l.links.give(g.head)
-		g.head = nil
+		g.dropHead()
 	}
 }
 
