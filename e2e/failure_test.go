@@ -53,7 +53,7 @@ func someRoles(some ...int) []int {
 
 func TestKilledRelay(t *testing.T) {
 	notShort(t)
-	eachRole(t, newOverlay(t), someRoles(asGuard, asMiddle, asExit), fault{
+	eachRole(t, newOverlay(t), someRoles(asGuard, asMiddle), fault{
 		begin: func(t *testing.T, _ *overlay, n node) { kill(t, n, syscall.SIGKILL) },
 		mend:  bringBack,
 	})
@@ -61,7 +61,7 @@ func TestKilledRelay(t *testing.T) {
 
 func TestStoppedRelay(t *testing.T) {
 	notShort(t)
-	eachRole(t, newOverlay(t), someRoles(asGuard), fault{
+	eachRole(t, newOverlay(t), someRoles(asExit), fault{
 		begin: func(t *testing.T, _ *overlay, n node) { kill(t, n, syscall.SIGSTOP) },
 		mend:  func(t *testing.T, _ *overlay, n node) { kill(t, n, syscall.SIGCONT) },
 	})
@@ -127,6 +127,33 @@ func bringBack(t *testing.T, o *overlay, n node) {
 		}
 	})
 	o.revived = append(o.revived, p) // it lives on with the overlay
+}
+
+// A client that dies is a child like any other: the rest goes on, and the printed command
+// brings it back.
+func TestKilledClientComesBack(t *testing.T) {
+	o := newOverlay(t)
+	client := o.node(t, "client")
+	kill(t, client, syscall.SIGKILL)
+	within(t, 5*time.Second, "the SOCKS port is closed", func() bool {
+		c, err := net.Dial("tcp", o.socks)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	bringBack(t, o, client)
+	within(t, 20*time.Second, "the client serves again", func() bool {
+		return hello(t, o.socks, "", 10*time.Second) == nil
+	})
+	if !o.running() {
+		t.Errorf("the demo ended with its client: %v", o.err)
+	}
+	for _, n := range o.relays() {
+		if _, err := status(n.Dir); err != nil {
+			t.Errorf("%s ended with the client: %v", n.Name, err)
+		}
+	}
 }
 
 // eachRole lets the fault happen to relays in these places of the path of transfers that run.

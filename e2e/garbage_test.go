@@ -127,6 +127,7 @@ var (
 
 func TestGarbageOnTheRelayPort(t *testing.T) {
 	notShort(t)
+	t.Parallel() // it waits most of the time
 	o := newOverlay(t)
 	victim := o.node(t, "relay-2")
 	withstand(t, o, victim, []nonsense{
@@ -146,6 +147,7 @@ func TestGarbageOnTheRelayPort(t *testing.T) {
 
 func TestGarbageOnTheSOCKSPort(t *testing.T) {
 	notShort(t)
+	t.Parallel() // it waits most of the time
 	o := newOverlay(t)
 	long := bytes.Repeat([]byte{'a'}, 255)
 	greeting := []byte{5, 1, 0}
