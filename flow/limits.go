@@ -15,7 +15,7 @@ type Limits struct {
 	MaxLinks        int // open links of the node, dialled and accepted
 }
 
-// DefaultLimits are the limits of docs/protocol.md, "Limits".
+// DefaultLimits are the limits of docs/protocol.md, "Bounds".
 func DefaultLimits() Limits {
 	return Limits{
 		InitialWindow:   256,
@@ -92,7 +92,7 @@ type Stats struct {
 	Refused                                            uint64 // CREATEs refused for a limit or the budget
 	GossipDropped                                      uint64 // packets from neighbours over their budget
 	Stuck                                              uint64 // circuits destroyed because their queue did not move
-	DeadLinks                                          uint64 // links closed because nothing came
+	DeadLinks                                          uint64 // links closed because nothing came, or nothing was taken
 }
 
 // ProtocolError says how a neighbour, or the other end of a circuit, broke the protocol. The
