@@ -29,6 +29,7 @@ type Link struct {
 	reason error
 
 	born, lastIn, lastOut env.Mono
+	taken                 env.Mono  // when the network last took something of what waits below, or began to
 	tender                env.Timer // runs tend
 	tendAt                env.Mono  // when tender fires; 0 when it does not run
 	grace                 env.Mono  // nobody is judged before: this node was stopped
@@ -75,7 +76,7 @@ func newLink(ls *Links, e env.Link) *Link {
 	now := ls.clock.Now()
 	l := &Link{
 		links: ls, env: e, peer: e.Peer(), up: true,
-		born: now, lastIn: now, lastOut: now,
+		born: now, lastIn: now, lastOut: now, taken: now,
 		circuits: make(map[cell.CircuitID]*Leg),
 		tombs:    make(map[cell.CircuitID]tomb),
 	}
@@ -198,6 +199,7 @@ func (l *Link) OnDrained() {
 	}
 	l.links.enter()
 	defer l.links.leave()
+	l.taken = l.links.clock.Now()
 	l.mark()
 }
 

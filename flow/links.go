@@ -21,7 +21,7 @@ type Config struct {
 	Budget    *Budget
 	Limits    Limits
 	Keepalive time.Duration // a link on which nothing was sent for this long sends one PADDING cell
-	Dead      time.Duration // a link from which nothing came for this long is closed
+	Dead      time.Duration // a link from which nothing came for this long is closed, as is one on which nothing moved that waits
 	Handler   NodeHandler
 	Stats     *Stats
 }

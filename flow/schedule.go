@@ -31,6 +31,9 @@ func (l *Link) pump() {
 func (l *Link) send() {
 	if l.batched > 0 && l.up {
 		l.lastOut = l.links.clock.Now()
+		if l.env.Queued() == 0 {
+			l.taken = l.lastOut
+		}
 		l.links.stats.CellsOut += uint64(l.batched / cell.Size)
 		l.env.Send(l.batch[:l.batched])
 	}

@@ -10,6 +10,7 @@ import (
 // Reasons for which a link is closed by time.
 var (
 	errDead  = errors.New("nothing came from the neighbour")
+	errDeaf  = errors.New("neighbour took nothing of what waits for it")
 	errTomb  = errors.New("neighbour did not answer DESTROY")
 	errDrain = errors.New("circuits on a replaced link outlived its last hour")
 )
@@ -38,6 +39,7 @@ func (l *Link) onTender() {
 		l.grace = now.Add(keepalive)
 	} else {
 		l.lastIn = min(l.lastIn.Add(late), now)
+		l.taken = min(l.taken.Add(late), now)
 	}
 	l.tendAt = 0
 	l.tend()
@@ -60,6 +62,9 @@ func (l *Link) tend() {
 		l.mark()
 	}
 	next = min(next, max(l.lastIn.Add(cfg.Dead), l.grace))
+	if l.env.Queued() > 0 {
+		next = min(next, max(l.taken.Add(cfg.Dead), l.grace))
+	}
 	switch {
 	case l.draining:
 		next = min(next, l.drainAt.Add(drainTime))
@@ -82,6 +87,9 @@ func (l *Link) judge(now env.Mono) {
 	case now.Sub(l.lastIn) >= l.links.cfg.Dead:
 		l.links.stats.DeadLinks++
 		l.Close(errDead)
+	case l.env.Queued() > 0 && now.Sub(l.taken) >= l.links.cfg.Dead:
+		l.links.stats.DeadLinks++
+		l.Close(errDeaf)
 	case until != 0 && now >= until:
 		l.fail(errTomb.Error(), nil)
 	case l.draining && now.Sub(l.drainAt) >= drainTime:
