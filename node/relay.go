@@ -108,6 +108,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	if cfg.Network.Test {
 		// All relays and clients of a test network share a few addresses.
 		rc.Limits.CreateRate, rc.Limits.CreateBurst = 1000, 4000
+		rc.Limits.ExtendRate, rc.Limits.ExtendBurst = 1000, 4000
 		rc.Limits.UnknownRate, rc.Limits.UnknownBurst = 100, 1000
 	}
 	r.relay = relay.New(rc)

@@ -26,6 +26,7 @@ type circuit struct {
 	relay   *Relay
 	prev    *flow.Leg // towards the client
 	next    *flow.Leg // away from it; set from the CREATE that extends on
+	from    string    // what limits count the previous hop by, when CREATE came
 	message []byte    // the client's handshake, until the pool has it
 	arrived env.Mono
 	crypto  *cgo.Relay // nil while waiting
@@ -277,12 +278,16 @@ func (r *Relay) extendTarget(e cell.Extend, prev *env.Peer) (env.Target, cell.Re
 	if id == r.cfg.Identity || id.IsZero() || (!prev.Client() && id == prev.Identity) {
 		return t, cell.ReasonNoSuchRelay
 	}
+	from, listed := r.neighbour(prev)
+	if !listed && !r.extends.Take(from, 1, r.env.Clock.Now()) {
+		return t, cell.ReasonRateLimited
+	}
 	if r.cfg.Links().Open(id) != nil {
 		return t, cell.ReasonNone
 	}
 	known := r.cfg.Directory.Addresses(id)
 	if len(known) == 0 {
-		if !r.unknowns.Take(neighbourKey(prev), 1, r.env.Clock.Now()) {
+		if !r.unknowns.Take(from, 1, r.env.Clock.Now()) {
 			return t, cell.ReasonRateLimited
 		}
 		for _, s := range e.Specifiers {

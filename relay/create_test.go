@@ -1,10 +1,12 @@
 package relay
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
 	"cepa/cell"
+	"cepa/cert"
 	"cepa/env"
 	"cepa/flow"
 	"cepa/onion/ntor"
@@ -94,7 +96,10 @@ func TestExtensionTwice(t *testing.T) {
 func TestCreateRate(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
-	s := w.add("relay", func(s *station) { s.limits.CreateRate, s.limits.CreateBurst = 1, 3 })
+	s := w.add("relay", func(s *station) {
+		s.limits.CreateRate, s.limits.CreateBurst = 1, 3
+		s.limits.ListedRate, s.limits.ListedBurst = 1, 3
+	})
 	mallory := w.rogue("mallory")
 	_, message := mallory.offer(s)
 	message[len(message)-1] ^= 1 // a bad one counts too
@@ -121,17 +126,31 @@ func TestClientsOfOneSiteShareARate(t *testing.T) {
 	six := &env.Peer{Address: addrPort("[2a00:1:2:3::7]:1000")}
 	six2 := &env.Peer{Address: addrPort("[2a00:1:2:4::8]:1000")}
 	mapped := &env.Peer{Address: addrPort("[::ffff:198.51.100.9]:1000")}
-	if neighbourKey(one) != neighbourKey(two) || neighbourKey(six) != neighbourKey(six2) || neighbourKey(one) != neighbourKey(mapped) {
+	known := &env.Peer{Address: one.Address, Identity: [32]byte{1}}
+	unknown := &env.Peer{Address: one.Address, Identity: [32]byte{2}}
+	r := New(Config{Directory: listing{known.Identity}})
+	key := func(p *env.Peer) string { k, _ := r.neighbour(p); return k }
+	if key(one) != key(two) || key(six) != key(six2) || key(one) != key(mapped) {
 		t.Error("addresses of one site count apart")
 	}
-	if neighbourKey(one) == neighbourKey(far) || neighbourKey(one) == neighbourKey(six) {
+	if key(one) == key(far) || key(one) == key(six) {
 		t.Error("addresses of two sites count together")
 	}
-	relay := &env.Peer{Address: one.Address, Identity: [32]byte{1}}
-	if neighbourKey(one) == neighbourKey(relay) {
-		t.Error("a relay counts with the clients of its site")
+	if _, listed := r.neighbour(known); !listed || key(known) == key(one) {
+		t.Error("a relay of the consensus counts with the clients of its site")
+	}
+	if _, listed := r.neighbour(unknown); listed || key(unknown) != key(one) {
+		t.Error("an identity that anybody can make counts by itself")
 	}
 }
+
+// listing is a Directory of which only the relay in it is known.
+type listing struct{ id cert.Identity }
+
+func (l listing) InConsensus(id cert.Identity) bool            { return id == l.id }
+func (l listing) Addresses(cert.Identity) []netip.AddrPort     { return nil }
+func (l listing) IsRelayAddress(netip.AddrPort) bool           { return false }
+func (l listing) Serve([]byte, *env.Peer, func(answer []byte)) {}
 
 // heldPool keeps computations until the test lets them go.
 type heldPool struct {

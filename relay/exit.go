@@ -113,7 +113,7 @@ func (c *circuit) newExit(s *flow.Stream) *exit {
 // Otherwise it refuses the stream.
 func (x *exit) outside() (done func(), ok bool) {
 	r, c := x.c.relay, x.c
-	from := neighbourKey(c.prev.Link().Peer())
+	from, _ := r.neighbour(c.prev.Link().Peer())
 	limit := r.cfg.Limits.Dials
 	if r.dials >= limit || c.dials >= r.cfg.Limits.CircuitDials || r.dialsFrom[from] >= max(limit/4, 1) {
 		x.end(cell.ReasonResource)

@@ -73,10 +73,14 @@ type Config struct {
 // Limits are the bounds of this package, in one place (docs/protocol.md, "Bounds").
 type Limits struct {
 	HandshakesRunning int           // public-key handshakes in the pool at once
-	HandshakesWaiting int           // CREATEs waiting for the pool; beyond, DESTROY(resource)
+	HandshakesWaiting int           // CREATEs waiting for the pool; beyond, DESTROY(resource); one neighbour gets an eighth
 	HandshakeAge      time.Duration // a CREATE that waited longer is refused
-	CreateRate        float64       // CREATEs a second from one neighbour, or one client prefix
+	CreateRate        float64       // CREATEs a second from the clients and unlisted relays of one /24 or /48
 	CreateBurst       float64
+	ListedRate        float64 // the same from one relay of the consensus, which carries those of its clients
+	ListedBurst       float64
+	ExtendRate        float64 // EXTENDs a second for the clients of one /24 or /48: less than the next relay takes from here
+	ExtendBurst       float64
 	UnknownRate       float64 // EXTENDs a second from one previous hop to relays without a descriptor
 	UnknownBurst      float64
 	ExtendTimeout     time.Duration // link and CREATED of the next hop
@@ -97,6 +101,10 @@ func DefaultLimits() Limits {
 		HandshakeAge:      1750 * time.Millisecond, // as C Tor's MaxOnionQueueDelay
 		CreateRate:        100,
 		CreateBurst:       400,
+		ListedRate:        1000,
+		ListedBurst:       4000,
+		ExtendRate:        100,
+		ExtendBurst:       400,
 		UnknownRate:       1,
 		UnknownBurst:      20,
 		ExtendTimeout:     10 * time.Second,
@@ -134,9 +142,12 @@ type Relay struct {
 	env       env.Env
 	log       *slog.Logger
 	stats     Stats
-	waiting   []*circuit // CREATEs in order of arrival, not yet in the pool
+	waiting   []*circuit     // CREATEs in order of arrival, not yet in the pool
+	waitFrom  map[string]int // of these, by neighbour
 	running   int
 	creates   limit.Buckets
+	listed    limit.Buckets // CREATEs of relays of the consensus
+	extends   limit.Buckets
 	unknowns  limit.Buckets
 	dials     int            // look-ups and connection attempts under way
 	dialsFrom map[string]int // of these, by previous hop
@@ -150,6 +161,9 @@ func New(cfg Config) *Relay {
 		env:       cfg.Env,
 		log:       cfg.Env.Log,
 		creates:   limit.NewBuckets(l.CreateRate, l.CreateBurst, maxBuckets),
+		listed:    limit.NewBuckets(l.ListedRate, l.ListedBurst, maxBuckets),
+		extends:   limit.NewBuckets(l.ExtendRate, l.ExtendBurst, maxBuckets),
+		waitFrom:  make(map[string]int),
 		unknowns:  limit.NewBuckets(l.UnknownRate, l.UnknownBurst, maxBuckets),
 		dialsFrom: make(map[string]int),
 	}
@@ -159,12 +173,22 @@ func New(cfg Config) *Relay {
 // one bucket.
 const maxBuckets = 65536
 
-// neighbourKey is what limits count by: the identity of a relay, the /24 or /48 of a client.
-func neighbourKey(p *env.Peer) string {
-	if !p.Client() {
-		return string(p.Identity[:])
+// neighbour is what limits count by: a relay by its identity once the consensus lists it;
+// all others, since identities are free, by the /24 or /48 that they come from.
+func (r *Relay) neighbour(p *env.Peer) (key string, listed bool) {
+	if !p.Client() && r.cfg.Directory.InConsensus(p.Identity) {
+		return string(p.Identity[:]), true
 	}
-	return ipaddr.Site(p.Address.Addr()).String()
+	return ipaddr.Site(p.Address.Addr()).String(), false
+}
+
+// mayCreate spends one CREATE of a neighbour's.
+func (r *Relay) mayCreate(from string, listed bool) bool {
+	now := r.env.Clock.Now()
+	if listed {
+		return r.listed.Take(from, 1, now)
+	}
+	return r.creates.Take(from, 1, now)
 }
 
 // Stats returns a copy of the counters.
@@ -173,24 +197,25 @@ func (r *Relay) Stats() Stats { return r.stats }
 // OnCreate takes a CREATE from the node: the handshake runs in the pool, CREATED or DESTROY
 // follows.
 func (r *Relay) OnCreate(leg *flow.Leg, create cell.Create) {
-	peer := leg.Link().Peer()
+	from, listed := r.neighbour(leg.Link().Peer())
 	switch {
 	case create.Type != ntor.HandshakeType:
 		r.stats.Refused++
 		leg.Destroy(cell.ReasonUnsupported)
 		return
-	case !r.creates.Take(neighbourKey(peer), 1, r.env.Clock.Now()):
+	case !r.mayCreate(from, listed):
 		r.stats.Refused++
 		leg.Destroy(cell.ReasonRateLimited)
 		return
-	case len(r.waiting) >= r.cfg.Limits.HandshakesWaiting:
+	case len(r.waiting) >= r.cfg.Limits.HandshakesWaiting || r.waitFrom[from] >= max(r.cfg.Limits.HandshakesWaiting/8, 1):
 		r.stats.Refused++
 		leg.Destroy(cell.ReasonResource)
 		return
 	}
-	c := &circuit{relay: r, prev: leg, message: bytes.Clone(create.Handshake), arrived: r.env.Clock.Now()}
+	c := &circuit{relay: r, prev: leg, from: from, message: bytes.Clone(create.Handshake), arrived: r.env.Clock.Now()}
 	leg.Bind((*prevLeg)(c))
 	r.waiting = append(r.waiting, c)
+	r.waitFrom[from]++
 	r.startHandshakes()
 }
 
@@ -201,6 +226,9 @@ func (r *Relay) startHandshakes() {
 		c := r.waiting[0]
 		r.waiting[0] = nil
 		r.waiting = r.waiting[1:]
+		if r.waitFrom[c.from]--; r.waitFrom[c.from] == 0 {
+			delete(r.waitFrom, c.from)
+		}
 		if c.dead {
 			continue
 		}
@@ -250,7 +278,9 @@ func (r *Relay) handshake(c *circuit) {
 		clear(seed[:])
 	}, func() {
 		r.running--
-		c.onHandshake(keys, reply, allowed, err)
+		c.onHandshake(&keys, reply, allowed, err)
+		clear(keys.Material[:])
+		clear(keys.Binder[:])
 		r.startHandshakes()
 	})
 }
@@ -276,9 +306,8 @@ func negotiate(cm []byte) (allowed flow.Windows, sm []byte, err error) {
 }
 
 // onHandshake opens the circuit with what the pool computed.
-func (c *circuit) onHandshake(keys ntor.Keys, reply []byte, allowed flow.Windows, err error) {
+func (c *circuit) onHandshake(keys *ntor.Keys, reply []byte, allowed flow.Windows, err error) {
 	r := c.relay
-	defer func() { keys = ntor.Keys{} }()
 	if c.dead {
 		return
 	}
