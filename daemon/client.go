@@ -102,6 +102,9 @@ func (c *Client) onClientProgress(percent int, doing, waiting string) {
 	c.onProgress(min(percent, 99), doing, waiting)
 }
 
+// portAgain is the pause between attempts to open a port that is taken.
+const portAgain = time.Second
+
 // open opens the SOCKS port: a circuit has carried data.
 func (c *Client) open(address netip.AddrPort) {
 	if c.options.Go != nil {
@@ -112,10 +115,14 @@ func (c *Client) open(address netip.AddrPort) {
 		}
 	}
 	ln, err := net.Listen("tcp", address.String())
-	if err != nil {
-		c.options.Log.Error("the SOCKS port cannot be opened", "err", err)
+	for err != nil { // somebody has taken it since the start
 		c.onProgress(99, "cannot open the SOCKS port: "+err.Error(), "the port "+address.String())
-		return
+		select {
+		case <-time.After(portAgain):
+		case <-c.loop.Done():
+			return
+		}
+		ln, err = net.Listen("tcp", address.String())
 	}
 	go func() { _ = c.socks.Serve(ln) }() // ends with socks.Close
 	bound := ln.Addr().String()           // the settings may have left the port open
