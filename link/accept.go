@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cepa/cert"
+	"cepa/ipaddr"
 )
 
 // attempt is an accepted connection whose handshake is not done.
@@ -19,6 +20,10 @@ type attempt struct {
 	place   *list.Element // in halfOpen; nil when evicted or done
 	evicted bool
 }
+
+// maxPrefixes is how many networks have a bucket of handshakes of their own, about 6 MiB of them. Networks that come
+// when all are in use, which takes as many connections within the 10 s in which an empty bucket fills, share one.
+const maxPrefixes = 1 << 16
 
 var errEvicted = fmt.Errorf("%w: newer connections took the place of this unfinished one", ErrLimit)
 
@@ -81,11 +86,16 @@ func (t *Transport) admit(conn net.Conn) {
 		return
 	}
 	a := &attempt{tcp: tcp, prefix: t.prefixOf(remote.Addr())}
+	counted := a.prefix.IsValid() && (t.cfg.Exempt == nil || !t.cfg.Exempt(remote.Addr()))
 	tcp.SetDeadline(time.Now().Add(t.cfg.HandshakeTimeout))
 	t.mu.Lock()
 	err = t.mayLink(false)
 	if err == nil && t.prefixes[a.prefix] >= t.cfg.MaxHalfOpenPrefix {
 		err = fmt.Errorf("%w: %d unfinished handshakes from one network prefix", ErrLimit, t.prefixes[a.prefix])
+	}
+	if err == nil && counted && !t.handshakes.Take(a.prefix.String(), 1, t.cfg.mono()) {
+		t.stats.tooFast.Add(1)
+		err = fmt.Errorf("%w: one network prefix began more than %g handshakes a second", ErrLimit, t.cfg.HandshakeRate)
 	}
 	if err == nil && !t.beginLocked() {
 		err = ErrClosed
@@ -164,16 +174,11 @@ func (t *Transport) removeLocked(a *attempt) {
 	}
 }
 
-// prefixOf is the network that shares one allowance of half-open connections: a /24 or /48. It is invalid for
-// loopback in a network within one machine.
+// prefixOf is the network that shares one allowance of half-open connections and handshakes. It is invalid for loopback
+// in a network within one machine.
 func (t *Transport) prefixOf(a netip.Addr) netip.Prefix {
 	if t.cfg.FreeLoopback && a.IsLoopback() {
 		return netip.Prefix{}
 	}
-	bits := 48
-	if a.Is4() {
-		bits = 24
-	}
-	p, _ := a.WithZone("").Prefix(bits)
-	return p
+	return ipaddr.Site(a)
 }

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -222,6 +223,64 @@ func TestHalfOpenOfOnePrefixIsBounded(t *testing.T) {
 	}
 	if s := relay.Stats(); s.HalfOpen != 3 || s.Refused != 1 {
 		t.Errorf("%+v", s)
+	}
+}
+
+func only(address string) func(netip.Addr) bool {
+	return func(a netip.Addr) bool { return a == netip.MustParseAddr(address) }
+}
+
+// TestHandshakesOfOnePrefixAreBounded: a network that has used its allowance up is refused before TLS, and gets in again
+// with time; an exempt address and, within one machine, loopback are never refused.
+func TestHandshakesOfOnePrefixAreBounded(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		change func(*Config)
+		free   bool
+	}{
+		{"counted", func(*Config) {}, false},
+		{"another is exempt", func(c *Config) { c.Exempt = only("127.0.0.2") }, false},
+		{"exempt", func(c *Config) { c.Exempt = only("127.0.0.1") }, true},
+		{"within one machine", func(c *Config) { c.FreeLoopback = true }, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var now atomic.Int64
+			relay := newNode(t, "r", func(c *Config) {
+				c.FreeLoopback, c.Log = false, nil
+				c.HandshakeRate, c.HandshakeBurst = 2, 4
+				c.mono = func() env.Mono { return env.Mono(now.Load()) }
+				test.change(c)
+			})
+			client := newNode(t, "", nil)
+			want := func(links, refused int) {
+				t.Helper()
+				if test.free {
+					links, refused = links+refused, 0
+				}
+				before := relay.Stats()
+				for range links {
+					connect(t, client, relay)
+				}
+				for range refused {
+					b := make([]byte, 100)
+					n, err := io.ReadFull(rawDial(t, relay.addr), b)
+					if !bytes.Equal(b[:n], alertInternalError) {
+						t.Errorf("beyond the rate: %x, %v", b[:n], err)
+					}
+				}
+				s := relay.Stats()
+				if got := int(s.TooFast - before.TooFast); got != refused || s.TooFast != s.Refused || s.Links-before.Links != links {
+					t.Errorf("%+v after %+v, want %d links and %d refused", s, before, links, refused)
+				}
+			}
+			want(4, 3)
+			now.Add(int64(time.Second))
+			want(2, 1) // what was refused has cost nothing
+			now.Add(int64(time.Hour))
+			want(4, 1) // and a long pause gives no more than the burst
+		})
 	}
 }
 

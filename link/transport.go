@@ -15,6 +15,7 @@ import (
 
 	"cepa/cert"
 	"cepa/env"
+	"cepa/limit"
 )
 
 // Poster queues events of the node's loop; package loop has it. Post must not wait, and returns false when the loop
@@ -40,8 +41,12 @@ type Config struct {
 	LocalAddr netip.Addr
 	// KeyLog gets the secrets of all TLS sessions in the format of SSLKEYLOGFILE. For test networks only.
 	KeyLog io.Writer
-	// FreeLoopback exempts loopback addresses from MaxHalfOpenPrefix, for networks within one machine.
+	// FreeLoopback exempts loopback addresses from MaxHalfOpenPrefix and HandshakeRate, for networks within one machine.
 	FreeLoopback bool
+	// Exempt, if set, says which addresses HandshakeRate does not count, those of listed relays; all bounds on how many
+	// there are at once hold for them too. Serve calls it for every connection: it must not wait and must be safe for
+	// concurrent use. An IPv4 address comes as IPv4, never mapped.
+	Exempt func(netip.Addr) bool
 
 	// Bounds; 0 means the default.
 	MaxLinks          int // established links; the last eighth is for links that this node dials (16,384)
@@ -50,6 +55,10 @@ type Config struct {
 	MaxHalfOpenPrefix int // the same from one /24 (IPv4) or /48 (IPv6); beyond, the newest is refused (32)
 	MaxBatches        int // batches of 64 KiB of cells that wait for the loop, over all links (512)
 
+	// HandshakeRate is how many handshakes a second one /24 (IPv4) or /48 (IPv6) may begin (5), and HandshakeBurst how many
+	// at once after a pause (50); beyond, connections are refused before TLS. A rate of 0 and a burst below 1 mean the default.
+	HandshakeRate, HandshakeBurst float64
+
 	// HandshakeTimeout bounds the time from TCP to HELLO for an accepted link, and all of a DialLink (10 s).
 	HandshakeTimeout time.Duration
 	// Stagger is how long DialLink waits for one address before it tries the next as well (2.5 s).
@@ -57,9 +66,10 @@ type Config struct {
 	// Now reads the clock for certificates and HELLO (time.Now).
 	Now func() time.Time
 
-	renewRecords int64         // tests only
-	stallLimit   time.Duration // tests only
-	maxQueued    int64         // tests only
+	mono         func() env.Mono // tests only
+	renewRecords int64           // tests only
+	stallLimit   time.Duration   // tests only
+	maxQueued    int64           // tests only
 }
 
 func (c *Config) setDefaults() {
@@ -70,6 +80,12 @@ func (c *Config) setDefaults() {
 		if *d.field <= 0 {
 			*d.field = d.value
 		}
+	}
+	if c.HandshakeRate <= 0 {
+		c.HandshakeRate = 5
+	}
+	if c.HandshakeBurst < 1 {
+		c.HandshakeBurst = 50
 	}
 	if c.HandshakeTimeout <= 0 {
 		c.HandshakeTimeout = 10 * time.Second
@@ -82,6 +98,10 @@ func (c *Config) setDefaults() {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.mono == nil {
+		start := time.Now()
+		c.mono = func() env.Mono { return env.Mono(time.Since(start)) }
 	}
 	if c.renewRecords == 0 {
 		c.renewRecords = renewRecords
@@ -116,10 +136,11 @@ type Transport struct {
 	dials      int
 	halfOpen   list.List // of *attempt, accepted connections in the order of their arrival
 	prefixes   map[netip.Prefix]int
+	handshakes limit.Buckets // by prefix
 
 	stats struct {
-		accepted, evicted, refused, inboundFailed, dialled, dialFailed atomic.Uint64
-		bytesRead, bytesWritten                                        atomic.Uint64 // of links that are gone
+		accepted, evicted, refused, tooFast, inboundFailed, dialled, dialFailed atomic.Uint64
+		bytesRead, bytesWritten                                                 atomic.Uint64 // of links that are gone
 	}
 	complaints complaints
 	unsent     unsent
@@ -141,6 +162,7 @@ func New(cfg Config) (*Transport, error) {
 		listeners:   make(map[net.Listener]struct{}),
 		links:       make(map[*link]struct{}),
 		prefixes:    make(map[netip.Prefix]int),
+		handshakes:  limit.NewBuckets(cfg.HandshakeRate, cfg.HandshakeBurst, maxPrefixes),
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	s, err := newSecrets(cfg.Network, cfg.Credentials, cfg.Now(), cfg.KeyLog)
@@ -178,8 +200,9 @@ type Stats struct {
 
 	Accepted      uint64 // connections accepted
 	Refused       uint64 // of these, closed at once because a bound was reached
-	Evicted       uint64 // of these, closed during the handshake in favour of newer ones
-	InboundFailed uint64 // of these, whose handshake failed, evicted ones included
+	TooFast       uint64 // of the refused, because one network began too many handshakes (HandshakeRate)
+	Evicted       uint64 // of the accepted, closed during the handshake in favour of newer ones
+	InboundFailed uint64 // of the accepted, whose handshake failed, evicted ones included
 	Dialled       uint64 // calls of DialLink
 	DialFailed    uint64 // of these, failed
 	BytesRead     uint64 // from TCP, by established links
@@ -193,8 +216,8 @@ func (t *Transport) Stats() Stats {
 	s := Stats{
 		Links: len(t.links), HalfOpen: t.halfOpen.Len(), Dials: t.dials,
 		Accepted: t.stats.accepted.Load(), Refused: t.stats.refused.Load(), Evicted: t.stats.evicted.Load(),
-		InboundFailed: t.stats.inboundFailed.Load(),
-		Dialled:       t.stats.dialled.Load(), DialFailed: t.stats.dialFailed.Load(),
+		TooFast: t.stats.tooFast.Load(), InboundFailed: t.stats.inboundFailed.Load(),
+		Dialled: t.stats.dialled.Load(), DialFailed: t.stats.dialFailed.Load(),
 		BytesRead: t.stats.bytesRead.Load(), BytesWritten: t.stats.bytesWritten.Load(),
 	}
 	for l := range t.links {
