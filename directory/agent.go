@@ -124,7 +124,7 @@ func NewAgent(cfg AgentConfig) *Agent {
 		listed:    make(map[cert.Identity]time.Time),
 		listening: make(map[netip.AddrPort]bool),
 	}
-	a.pulls.refused = make(map[cert.Digest]env.Mono)
+	a.pulls = newPulls()
 	a.store = newDescriptors(cfg.Network, cfg.Identity, a.random, a.onEvicted)
 	a.own.updates = newUpdates(cfg.Network)
 	a.own.told = make(map[cert.Identity]*announcement)
@@ -181,7 +181,7 @@ func (a *Agent) Stop() {
 			n.timer.Stop()
 		}
 	}
-	a.pulls.queue = nil
+	a.pulls.clear()
 }
 
 // Stats returns a copy of the counters and the gauges.

@@ -149,21 +149,21 @@ func TestReconciliationFindsWhatDiffers(t *testing.T) {
 		t.Errorf("buckets %v differ, want %d", differing, BucketOf(missing))
 	}
 	bucket := differing[0]
-	mine := must[[]cert.Digest](t)(DecodeDigests(AppendDigests(nil, ours, bucket), bucket))
-	other := must[[]cert.Digest](t)(DecodeDigests(AppendDigests(nil, theirs, bucket), bucket))
+	mine := must[[]cert.Digest](t)(DecodeDigests(AppendDigests(nil, ours, bucket, maxBucketDigests), bucket))
+	other := must[[]cert.Digest](t)(DecodeDigests(AppendDigests(nil, theirs, bucket, maxBucketDigests), bucket))
 	if len(mine) != len(other)+1 || !slices.Contains(mine, missing) || slices.Contains(other, missing) {
 		t.Error("the buckets do not show what is missing")
 	}
 	total := 0
 	for bucket := range Buckets {
-		total += len(AppendDigests(nil, ours, bucket)) / 32
+		total += len(AppendDigests(nil, ours, bucket, maxBucketDigests)) / 32
 	}
 	if total != len(ours) {
 		t.Errorf("the buckets hold %d digests of %d", total, len(ours))
 	}
-	swapped := AppendDigests(nil, ours, bucket)
+	swapped := AppendDigests(nil, ours, bucket, maxBucketDigests)
 	copy(swapped[32:], swapped[:32])
-	for name, wrong := range map[string][]byte{"twice the same": swapped, "half a digest": swapped[:16], "of another bucket": AppendDigests(nil, ours, (bucket+1)%Buckets)} {
+	for name, wrong := range map[string][]byte{"twice the same": swapped, "half a digest": swapped[:16], "of another bucket": AppendDigests(nil, ours, (bucket+1)%Buckets, maxBucketDigests)} {
 		if _, err := DecodeDigests(wrong, bucket); err == nil {
 			t.Errorf("%s: accepted", name)
 		}

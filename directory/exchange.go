@@ -8,11 +8,18 @@ import (
 	"cepa/env"
 )
 
-// maxBucketBytes bounds the answer to AskBucket.
-const maxBucketBytes = 32 * maxBucketDigests
+// maxComparison is how long one relay may take before another is asked, and comparisonPause how long a comparison waits
+// when as much is queued as one relay may tell of.
+const (
+	maxComparison   = 30 * time.Second
+	comparisonPause = time.Second
+)
 
-// maxComparison is how long one relay may take before another is asked.
-const maxComparison = 30 * time.Second
+// bucketLimit is how many digests of one bucket a relay can hold: an even share of all that a consensus may list, twice
+// over for chance, and all candidates, since whoever makes those may choose their digests.
+func (n *Network) bucketLimit() int {
+	return min(2*(MaxRelays+1)/Buckets+int(n.Limit(Candidates)), maxBucketDigests)
+}
 
 // onReconcile compares what is held with a random relay, and fetches what is missing here.
 func (a *Agent) onReconcile() {
@@ -65,7 +72,7 @@ func (a *Agent) compareBuckets(session env.Mono, with env.Target, buckets []int)
 		return
 	}
 	bucket := buckets[0]
-	fetch(a.cfg.Fetcher, with, Request{Kind: AskBucket, Bucket: bucket}, maxBucketBytes, func(status Status, body []byte, err error) {
+	fetch(a.cfg.Fetcher, with, Request{Kind: AskBucket, Bucket: bucket}, 32*a.network.bucketLimit(), func(status Status, body []byte, err error) {
 		var digests []cert.Digest
 		if err == nil && status == StatusOK {
 			digests, err = DecodeDigests(body, bucket)
@@ -76,7 +83,12 @@ func (a *Agent) compareBuckets(session env.Mono, with env.Target, buckets []int)
 			return
 		}
 		for _, d := range digests {
-			if _, held := a.store.digests[d]; !held && a.pulls.refused[d] <= a.env.Clock.Now() {
+			if a.pulls.full(with.Identity) {
+				// The rest of this bucket and the others come when some of that has been fetched.
+				a.env.Clock.AfterFunc(comparisonPause, func() { a.compareBuckets(session, with, buckets) })
+				return
+			}
+			if _, held := a.store.digests[d]; !held {
 				a.pull(&pull{digest: d, from: with.Identity, sources: []env.Target{with}})
 			}
 		}

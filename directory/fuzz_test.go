@@ -120,7 +120,7 @@ func FuzzDecodeDigests(f *testing.F) {
 			return
 		}
 		if len(digests) > 0 {
-			same(t, data)(AppendDigests(nil, digests, bucket), nil)
+			same(t, data)(AppendDigests(nil, digests, bucket, maxBucketDigests), nil)
 		}
 	})
 }

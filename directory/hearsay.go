@@ -11,8 +11,8 @@ import (
 
 // rumours remembers verdicts on rumours, and limits how many are looked at.
 type rumours struct {
-	seen    map[[32]byte]bool // by the hash of the sealed rumour: is it to be passed on?
-	order   [][32]byte        // a ring, the oldest at next
+	seen    map[[32]byte]verdict // by the hash of the sealed rumour
+	order   [][32]byte           // a ring, the oldest at next
 	next    int
 	from    limit.Buckets // by neighbour
 	updates limit.Rate    // how often one relay may have news
@@ -20,10 +20,17 @@ type rumours struct {
 
 func newRumours(network *Network) rumours {
 	return rumours{
-		seen:    make(map[[32]byte]bool),
+		seen:    make(map[[32]byte]verdict),
 		from:    newBuckets(rumourRate, rumourBurst),
 		updates: newUpdates(network).Rate,
 	}
+}
+
+// verdict is what was thought of a rumour.
+type verdict struct {
+	accept   bool // it is to be passed on, as long as there is or will be a descriptor
+	about    cert.Identity
+	describe cert.Digest
 }
 
 // spend takes news of a relay from its budget, once for each digest however often it is heard. Relays of which nothing
@@ -50,9 +57,9 @@ func (r *rumours) inherit(e, from *entry, now env.Mono) {
 	e.news, e.counted = from.news, from.counted
 }
 
-func (r *rumours) remember(key [32]byte, accept bool) {
+func (r *rumours) remember(key [32]byte, v verdict) {
 	if _, known := r.seen[key]; known {
-		r.seen[key] = accept
+		r.seen[key] = v
 		return
 	}
 	if len(r.order) < maxSeenRumours {
@@ -62,7 +69,7 @@ func (r *rumours) remember(key [32]byte, accept bool) {
 		r.order[r.next] = key
 		r.next = (r.next + 1) % maxSeenRumours
 	}
-	r.seen[key] = accept
+	r.seen[key] = v
 }
 
 // OnRumour judges a rumour that the neighbour from has passed on: accept says whether it is true as far as it goes,
@@ -76,8 +83,8 @@ func (a *Agent) OnRumour(sealed []byte, from cert.Identity) (accept, fresh bool)
 		return false, false
 	}
 	key := sha256.Sum256(sealed)
-	if accept, known := a.rumours.seen[key]; known {
-		return accept, false
+	if v, known := a.rumours.seen[key]; known && (!v.accept || a.stands(v)) {
+		return v.accept, false
 	}
 	if !a.rumours.from.Take(string(from[:]), 1, now) {
 		a.stats.LimitedRumours++
@@ -86,23 +93,29 @@ func (a *Agent) OnRumour(sealed []byte, from cert.Identity) (accept, fresh bool)
 	r, err := OpenRumour(sealed, a.network, a.env.Clock.Wall())
 	if errors.Is(err, ErrExpired) {
 		a.stats.LateRumours++
-		a.rumours.remember(key, false)
+		a.rumours.remember(key, verdict{})
 		return false, false
 	}
 	if err != nil {
 		a.stats.BadRumours++
 		a.gripes.warn("a rumour that is not true", "from", from.Short(), "err", err)
-		a.rumours.remember(key, false)
+		a.rumours.remember(key, verdict{})
 		return false, false
 	}
 	accept, fresh, final := a.judge(r, now)
-	if final {
-		a.rumours.remember(key, accept)
+	if fresh && !a.believe(r, a.targetOf(from)) {
+		return false, false // nothing would ever show whether there is a descriptor
 	}
-	if fresh {
-		a.believe(r, sealed, a.targetOf(from))
+	if final {
+		a.rumours.remember(key, verdict{accept, r.Identity, r.Descriptor})
 	}
 	return accept, fresh
+}
+
+// stands says whether what a rumour was accepted for still holds: a descriptor of the relay is held, or on its way.
+func (a *Agent) stands(v verdict) bool {
+	p := a.pulls.wanted[v.describe]
+	return a.store.entries[v.about] != nil || p != nil && p.identity == v.about
 }
 
 // judge compares a verified rumour with what is held. The verdict is final when hearing the same rumour again cannot
@@ -121,7 +134,9 @@ func (a *Agent) judge(r Rumour, now env.Mono) (accept, fresh, final bool) {
 			return false, false, true
 		}
 	} else if r.isFarewell() {
-		return true, false, true // of a relay that is not known here: there is nothing to forget
+		// Of a relay that is not known here: there is nothing to forget. Only the consensus can tell that it is one at
+		// all; anybody can say farewell in new names for ever.
+		return a.InConsensus(r.Identity), false, false
 	}
 	if !a.rumours.spend(a.store.entries[r.Identity], r.Descriptor, now) {
 		a.stats.LimitedRumours++
@@ -130,21 +145,24 @@ func (a *Agent) judge(r Rumour, now env.Mono) (accept, fresh, final bool) {
 	return true, true, true
 }
 
-// believe acts on a rumour that says something new.
-func (a *Agent) believe(r Rumour, sealed []byte, from env.Target) {
+// believe acts on a rumour that says something new, and reports whether there is a descriptor behind it or on its way.
+func (a *Agent) believe(r Rumour, from env.Target) bool {
 	if e := a.store.entries[r.Identity]; e != nil && e.Digest == r.Descriptor {
 		e.leaving = true
 		a.log.Info("a relay says that it leaves", "relay", r.Identity.Short())
 		a.changed(r.Identity)
-		return
+		return true
 	}
-	p := &pull{digest: r.Descriptor, identity: r.Identity, from: from.Identity, rumour: append([]byte(nil), sealed...)}
+	if _, held := a.store.digests[r.Descriptor]; held {
+		return false // it is another's
+	}
+	p := &pull{digest: r.Descriptor, identity: r.Identity, from: from.Identity}
 	itself := env.Target{Identity: r.Identity, Addresses: oneAddress(r)}
 	if from.Identity != r.Identity {
 		p.sources = append(p.sources, from)
 	}
 	p.sources = append(p.sources, itself)
-	a.pull(p)
+	return a.pull(p)
 }
 
 // targetOf is how to reach a relay of which an open link may be all that is known.

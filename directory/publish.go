@@ -75,7 +75,7 @@ func (a *Agent) publish(d Descriptor, signer cert.Signer) {
 		return
 	}
 	a.own.Descriptor, a.own.rumour, a.own.issued = opened, rumour, signer.Certificate.Issued()
-	a.store.put(&entry{Descriptor: opened, sealed: sealed, rumour: rumour, listed: true})
+	a.store.put(&entry{Descriptor: opened, sealed: sealed, listed: true})
 	a.stats.Published++
 	a.log.Info("published the descriptor of this relay", "digest", opened.Digest.Short(), "addresses", len(opened.Addresses))
 	if a.cfg.Gossip != nil {

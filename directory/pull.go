@@ -14,30 +14,78 @@ import (
 // pull is a descriptor to be fetched.
 type pull struct {
 	digest   cert.Digest
-	identity cert.Identity // whose it should be; zero when only the digest is known
+	identity cert.Identity // who says that it is theirs, by a rumour; zero when only the digest is known
 	from     cert.Identity // who told of it: bounds count by this
 	sources  []env.Target  // still to be asked
-	rumour   []byte        // that told of it; nil when it was not a rumour
+	at       int           // index in the queue; -1 when it runs
 }
 
 // pulls are the descriptors being fetched and those that wait for their turn.
 type pulls struct {
 	queue   []*pull
-	running []*pull
-	open    int
+	wanted  map[cert.Digest]*pull    // queued and running
+	news    map[cert.Identity]*pull  // queued, by whose it should be
+	told    map[cert.Identity]int    // how many are queued that one relay told of; no zeros
+	open    int                      // running
 	refused map[cert.Digest]env.Mono // not to be fetched again until then
 }
 
-// remove takes one out of the queue, whose order means nothing.
+func newPulls() pulls {
+	q := pulls{refused: make(map[cert.Digest]env.Mono)}
+	q.clear()
+	return q
+}
+
+// clear forgets what is queued; what runs ends by itself.
+func (q *pulls) clear() {
+	q.queue = nil
+	q.wanted = make(map[cert.Digest]*pull)
+	q.news = make(map[cert.Identity]*pull)
+	q.told = make(map[cert.Identity]int)
+}
+
+func (q *pulls) add(p *pull) {
+	p.at = len(q.queue)
+	q.queue = append(q.queue, p)
+	q.wanted[p.digest] = p
+	q.told[p.from]++
+	if !p.identity.IsZero() {
+		q.news[p.identity] = p
+	}
+}
+
+// remove takes one out of the queue, whose order means nothing. It is still wanted.
 func (q *pulls) remove(i int) *pull {
 	p, last := q.queue[i], len(q.queue)-1
-	q.queue[i], q.queue[last] = q.queue[last], nil
+	q.queue[i] = q.queue[last]
+	q.queue[i].at, p.at = i, -1
+	q.queue[last] = nil
 	q.queue = q.queue[:last]
+	if q.told[p.from]--; q.told[p.from] == 0 {
+		delete(q.told, p.from)
+	}
+	if q.news[p.identity] == p {
+		delete(q.news, p.identity)
+	}
 	return p
 }
 
+// replace puts a newer descriptor of the same relay in the place of the one that is queued, at the expense of whoever
+// told of that.
+func (q *pulls) replace(old, p *pull) {
+	p.at, p.from = old.at, old.from
+	q.queue[p.at] = p
+	delete(q.wanted, old.digest)
+	q.wanted[p.digest] = p
+	q.news[p.identity] = p
+}
+
+// full says whether as much is queued as one relay may tell of.
+func (q *pulls) full(from cert.Identity) bool { return q.told[from] >= maxPullsFrom }
+
 const (
 	maxPullsFrom  = maxPullsQueued / 4 // waiting that one relay told of
+	maxSources    = 3                  // when so many are still to be asked for a descriptor, more do not help
 	maxRefused    = 8192
 	refusedFor    = 30 * time.Minute
 	pullTimeout   = 8 * time.Second
@@ -46,54 +94,68 @@ const (
 
 func oneAddress(r Rumour) []netip.AddrPort { return []netip.AddrPort{r.Address} }
 
-// pull queues a descriptor, unless it is being fetched already or too much that the same relay told of is waiting.
-func (a *Agent) pull(p *pull) {
+// pull queues a descriptor and reports whether it is on its way, for the identity that p names: not when it was refused
+// lately, when another says that it is theirs, or when too much that the same relay told of is waiting. What it costs
+// does not depend on how much is waiting.
+func (a *Agent) pull(p *pull) bool {
 	q := &a.pulls
-	same := func(o *pull) bool { return o.digest == p.digest }
-	if q.refused[p.digest] > a.env.Clock.Now() || slices.ContainsFunc(q.running, same) || !a.running {
-		return
+	if !a.running || q.refused[p.digest] > a.env.Clock.Now() {
+		return false
 	}
-	if i := slices.IndexFunc(q.queue, same); i >= 0 {
-		if len(q.queue[i].sources) < 3 {
-			q.queue[i].sources = append(q.queue[i].sources, p.sources...)
+	if o := q.wanted[p.digest]; o != nil {
+		if len(o.sources) < maxSources {
+			o.sources = append(o.sources, p.sources...)
 		}
-		return
-	}
-	// A newer descriptor of the same relay takes the place of the older one.
-	if i := slices.IndexFunc(q.queue, func(o *pull) bool { return !p.identity.IsZero() && o.identity == p.identity }); i >= 0 {
-		q.queue[i] = p
-		return
-	}
-	told := 0
-	for _, o := range q.queue {
-		if o.from == p.from {
-			told++
+		if o.identity.IsZero() {
+			o.identity = p.identity
 		}
+		return o.identity == p.identity || p.identity.IsZero()
 	}
-	if told >= maxPullsFrom {
+	if o := q.news[p.identity]; o != nil {
+		q.replace(o, p)
+		return true
+	}
+	if q.full(p.from) {
 		a.stats.LimitedRumours++
-		return
+		return false
 	}
 	if len(q.queue) >= maxPullsQueued { // one has to go, by lot
 		a.stats.LimitedRumours++
-		q.remove(a.random(len(q.queue)))
+		a.giveUp(q.remove(a.random(len(q.queue))))
 	}
-	q.queue = append(q.queue, p)
+	q.add(p)
 	a.pump()
+	return true
+}
+
+// giveUp ends the wish for a descriptor that is neither queued nor running any more. Gossip forgets a relay of which
+// there is nothing but the rumour: identities are free, and a rumour that nothing stands behind is not to be kept or
+// passed on.
+func (a *Agent) giveUp(p *pull) {
+	if a.pulls.wanted[p.digest] == p {
+		delete(a.pulls.wanted, p.digest)
+	}
+	if !p.identity.IsZero() && a.store.entries[p.identity] == nil && a.cfg.Gossip != nil {
+		a.cfg.Gossip.Forget(p.identity)
+	}
 }
 
 // pump starts as many pulls as may run at once: those of relays in the consensus first, and else by lot, so that many
 // who announce themselves and then do not answer delay the others, but do not stop them.
 func (a *Agent) pump() {
-	for a.pulls.open < maxPulls && len(a.pulls.queue) > 0 {
-		i := slices.IndexFunc(a.pulls.queue, func(p *pull) bool { return !p.identity.IsZero() && a.InConsensus(p.identity) })
-		if i < 0 {
-			i = a.random(len(a.pulls.queue))
+	q := &a.pulls
+	search := true // for one of the consensus; in vain only once
+	for q.open < maxPulls && len(q.queue) > 0 {
+		i := -1
+		if search {
+			i = slices.IndexFunc(q.queue, func(p *pull) bool { return !p.identity.IsZero() && a.InConsensus(p.identity) })
+			search = i >= 0
 		}
-		p := a.pulls.remove(i)
-		a.pulls.open++
-		a.pulls.running = append(a.pulls.running, p)
-		a.tryPull(p)
+		if i < 0 {
+			i = a.random(len(q.queue))
+		}
+		q.open++
+		a.tryPull(q.remove(i))
 	}
 }
 
@@ -125,7 +187,7 @@ func (a *Agent) tryPull(p *pull) {
 
 func (a *Agent) endPull(p *pull) {
 	a.pulls.open--
-	a.pulls.running = slices.DeleteFunc(a.pulls.running, func(o *pull) bool { return o == p })
+	a.giveUp(p)
 	a.env.Clock.AfterFunc(0, a.pump) // an event of its own: many in a row must not nest
 }
 
@@ -136,12 +198,8 @@ func (a *Agent) onPulled(p *pull, from env.Target, status Status, sealed []byte,
 		return
 	}
 	d, err := OpenDescriptor(sealed, a.network, a.env.Clock.Wall())
-	switch {
-	case err != nil:
-	case d.Digest != p.digest:
+	if err == nil && d.Digest != p.digest {
 		err = fmt.Errorf("%w: another descriptor than asked for", ErrDigest)
-	case !p.identity.IsZero() && d.Identity != p.identity:
-		err = fmt.Errorf("%w: it is of %s", ErrSigners, d.Identity.Short())
 	}
 	if err != nil {
 		// Held against the source only: another may have the true one.
@@ -150,7 +208,8 @@ func (a *Agent) onPulled(p *pull, from env.Target, status Status, sealed []byte,
 		a.tryPull(p)
 		return
 	}
-	a.take(&entry{Descriptor: d, sealed: bytes.Clone(sealed), rumour: p.rumour})
+	// Should it not be of the relay whose rumour named it, the rumour was false, and the descriptor is true all the same.
+	a.take(&entry{Descriptor: d, sealed: bytes.Clone(sealed)})
 	a.endPull(p)
 }
 

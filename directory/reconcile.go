@@ -78,16 +78,16 @@ func (s *Summary) Differing(other *Summary) []int {
 }
 
 // AppendDigests appends the answer to AskBucket to b: the digests of one bucket out of a set in ascending order, 32
-// bytes each, at most 16,384.
-func AppendDigests(b []byte, sorted []cert.Digest, bucket int) []byte {
+// bytes each, the first of them if there are more than most.
+func AppendDigests(b []byte, sorted []cert.Digest, bucket, most int) []byte {
 	start, _ := slices.BinarySearchFunc(sorted, bucket, func(d cert.Digest, bucket int) int { return BucketOf(d) - bucket })
-	for i := start; i < len(sorted) && BucketOf(sorted[i]) == bucket && i-start < maxBucketDigests; i++ {
+	for i := start; i < len(sorted) && BucketOf(sorted[i]) == bucket && i-start < most; i++ {
 		b = append(b, sorted[i][:]...)
 	}
 	return b
 }
 
-// DecodeDigests decodes the answer to AskBucket: digests of that bucket in strictly ascending order.
+// DecodeDigests decodes the answer to AskBucket: digests of that bucket in strictly ascending order, at most 16,384.
 func DecodeDigests(data []byte, bucket int) ([]cert.Digest, error) {
 	if len(data)%32 != 0 || len(data) > 32*maxBucketDigests {
 		return nil, fmt.Errorf("reading the digests of a bucket: %w: %d bytes", ErrMalformed, len(data))

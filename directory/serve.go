@@ -99,7 +99,7 @@ func (a *Agent) lookUp(q Request, from *env.Peer) []byte {
 	case AskSummary:
 		return AppendAnswer(nil, StatusOK, a.store.sum().AppendTo(nil))
 	case AskBucket:
-		return AppendAnswer(nil, StatusOK, AppendDigests(nil, a.store.sorted, q.Bucket))
+		return AppendAnswer(nil, StatusOK, AppendDigests(nil, a.store.sorted, q.Bucket, a.network.bucketLimit()))
 	case Announce:
 		return AppendAnswer(nil, a.onAnnounce(q.Rumour, from), nil)
 	}
@@ -116,14 +116,13 @@ func (a *Agent) onAnnounce(sealed []byte, from *env.Peer) Status {
 		return StatusRefused
 	}
 	accept, fresh, _ := a.judge(r, a.env.Clock.Now())
-	if fresh {
-		a.believe(r, sealed, env.Target{Identity: r.Identity, Addresses: oneAddress(r)})
-	} else if _, held := a.store.digests[r.Descriptor]; accept && !held && !r.isFarewell() {
-		a.believe(r, sealed, env.Target{Identity: r.Identity, Addresses: oneAddress(r)})
-	}
 	if !accept {
 		a.stats.Refused++
 		return StatusRefused
+	}
+	if fresh && !a.believe(r, env.Target{Identity: r.Identity, Addresses: oneAddress(r)}) {
+		a.stats.Busy++
+		return StatusBusy // the relay tries again soon
 	}
 	return StatusOK
 }

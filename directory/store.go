@@ -16,8 +16,7 @@ import (
 type entry struct {
 	*Descriptor
 	sealed []byte
-	rumour []byte // the sealed rumour that led to it, if any
-	listed bool   // in the consensus; else a candidate
+	listed bool // in the consensus; else a candidate
 	// leaving says that the relay has announced its departure: a rumour that ends the descriptor's life early.
 	leaving bool
 	at      int          // index in candidates
