@@ -74,6 +74,9 @@ func (b *Budget) reserved(in, out int) int { return 2*max(in, out)*b.reserve + i
 // admits reports whether the reserve of so many more legs fits.
 func (b *Budget) admits(in, out int) bool { return b.reserved(b.in+in, b.out+out) <= b.limit }
 
+// most returns how many legs that neighbours open it can admit.
+func (b *Budget) most() int { return b.limit / max(b.reserved(1, 0), 1) }
+
 func (b *Budget) register(h holder) {
 	*h.slot() = len(b.holders)
 	b.holders = append(b.holders, h)

@@ -48,11 +48,12 @@ type Leg struct {
 	early uint8 // RELAY_EARLY cells that came
 	late  bool  // a RELAY cell has come: no RELAY_EARLY any more
 
-	queue    queue // cells of the other leg
-	credit   int   // cells that may be sent
-	woken    bool  // NextCell may have something
-	starved  bool  // had more to send than credit
-	quantum  int   // cells left as a sparse circuit
+	queue    queue    // cells of the other leg
+	credit   int      // cells that may be sent
+	woken    bool     // NextCell may have something
+	starved  bool     // had more to send than credit
+	quantum  int      // cells left as a sparse circuit
+	lastIn   env.Mono // when a cell came
 	lastSent env.Mono
 	moved    env.Mono // when a cell left the queue, or came to it when it was empty
 
@@ -149,6 +150,7 @@ func (g *Leg) onRelay(h cell.Header, body []byte) {
 		g.late = true
 	}
 	g.in.received++
+	g.lastIn = g.link.lastIn
 	if !g.h.OnCell(h.Command, body) {
 		g.returned()
 	}

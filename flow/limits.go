@@ -12,7 +12,11 @@ type Limits struct {
 	Reserve         int // cells a direction that a live circuit always gets back, at least 2
 	LinkQueue       int // bytes of unsent cells given to a link before the scheduler holds back
 	CircuitsPerLink int // circuits that a neighbour may have opened on one link, tombstones included
+	ClientCircuits  int // the same if it is a client; 0 for CircuitsPerLink
 	MaxLinks        int // open links of the node, dialled and accepted
+	// OneSite says that nothing is counted by site (ipaddr.Site), since all nodes share a few
+	// addresses, as in a test network.
+	OneSite bool
 }
 
 // DefaultLimits are the limits of docs/protocol.md, "Bounds".
@@ -22,6 +26,7 @@ func DefaultLimits() Limits {
 		Reserve:         4,
 		LinkQueue:       64 << 10,
 		CircuitsPerLink: 16384,
+		ClientCircuits:  256,
 		MaxLinks:        8192,
 	}
 }
@@ -90,6 +95,9 @@ type Stats struct {
 	LinkErrors, CircuitErrors, BudgetVictims, Overruns uint64
 	StreamBytesIn, StreamBytesOut                      uint64
 	Refused                                            uint64 // CREATEs refused for a limit or the budget
+	LinksRefused                                       uint64 // accepted, and closed at once for a limit
+	IdleVictims                                        uint64 // circuits destroyed, idle for long, when others found no room
+	IdleLinks                                          uint64 // links given up, without circuits, when there were many
 	GossipDropped                                      uint64 // packets from neighbours over their budget
 	Stuck                                              uint64 // circuits destroyed because their queue did not move
 	DeadLinks                                          uint64 // links closed because nothing came, or nothing was taken

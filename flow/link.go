@@ -45,7 +45,13 @@ type Link struct {
 	tombs    map[cell.CircuitID]tomb
 	graves   graves
 	theirs   int // legs and tombstones with ids that the peer picked
-	last     *Leg
+	given    int // legs of those
+
+	idleSince env.Mono // when the last leg went
+	guest     bool     // a client, or a relay that the consensus does not list
+	counted   bool     // accepted and open
+	shares    []*share // narrowest first
+	last      *Leg
 
 	heads     list[Leg] // with a CREATE or CREATED to be written
 	destroys  []destroy
@@ -77,8 +83,9 @@ func newLink(ls *Links, e env.Link) *Link {
 	l := &Link{
 		links: ls, env: e, peer: e.Peer(), up: true,
 		born: now, lastIn: now, lastOut: now, taken: now,
-		circuits: make(map[cell.CircuitID]*Leg),
-		tombs:    make(map[cell.CircuitID]tomb),
+		idleSince: now,
+		circuits:  make(map[cell.CircuitID]*Leg),
+		tombs:     make(map[cell.CircuitID]tomb),
 	}
 	l.renewAt = now.Add(renewAfter)
 	if !l.peer.Dialled {
@@ -161,6 +168,7 @@ func (l *Link) release() {
 		ls.give(l.gossip.pop())
 	}
 	l.destroys, l.last = nil, nil
+	l.leaveShares()
 }
 
 // held returns the bytes of the budget that the link holds.
@@ -241,7 +249,7 @@ func (l *Link) Create(h LegHandler, handshakeType uint16, handshake []byte) (*Le
 		return nil, ErrDraining
 	case l.peer.Client():
 		return nil, ErrToClient
-	case len(l.circuits)+len(l.tombs)-l.theirs >= ls.cfg.Limits.CircuitsPerLink:
+	case len(l.circuits)+len(l.tombs)-l.theirs >= ls.circuitsPerLink(ls.client()):
 		return nil, ErrCircuitLimit
 	case !ls.budget.admits(0, 1):
 		return nil, ErrBudget
@@ -281,6 +289,7 @@ func (l *Link) add(g *Leg) {
 	} else {
 		l.links.budget.in++
 		l.theirs++
+		l.count(1)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -24,6 +25,9 @@ type Config struct {
 	Dead      time.Duration // a link from which nothing came for this long is closed, as is one on which nothing moved that waits
 	Handler   NodeHandler
 	Stats     *Stats
+	// Listed says whether the consensus lists a relay. One that it does not counts with the
+	// clients: anybody can make identities. Nil when no relay is listed.
+	Listed func(cert.Identity) bool
 }
 
 // NodeHandler is the node hearing what is not for one circuit.
@@ -65,6 +69,11 @@ type Links struct {
 	dials  map[cert.Identity]*dial
 	closed bool
 
+	sites       map[netip.Prefix]*share
+	relays      map[cert.Identity]*share
+	guests, all share
+	listed      int // links with relays that the consensus lists
+
 	depth int // of events of this package that are being handled
 	asks  []ask
 	downs []*Link // closed, nobody told yet
@@ -104,6 +113,9 @@ func NewLinks(cfg Config) *Links {
 	if cfg.Limits == (Limits{}) {
 		cfg.Limits = DefaultLimits()
 	}
+	if cfg.Limits.ClientCircuits == 0 {
+		cfg.Limits.ClientCircuits = cfg.Limits.CircuitsPerLink
+	}
 	if cfg.Keepalive == 0 {
 		cfg.Keepalive = DefaultKeepalive
 	}
@@ -123,6 +135,8 @@ func NewLinks(cfg Config) *Links {
 		cfg: cfg, clock: cfg.Env.Clock, budget: cfg.Budget, stats: cfg.Stats, log: cfg.Env.Log,
 		byID:  make(map[cert.Identity][]*Link),
 		dials: make(map[cert.Identity]*dial),
+		sites: make(map[netip.Prefix]*share), relays: make(map[cert.Identity]*share),
+		guests: share{kind: guestShare}, all: share{kind: allShare},
 		pairs: make([]cell.CreditPair, 0, cell.MaxCreditPairs),
 	}
 	ls.budget.reserve = cfg.Limits.Reserve * cell.Size
@@ -205,16 +219,23 @@ func (ls *Links) settleOnce() bool {
 
 // ---- the set ----
 
-// LinkUp takes a link into the set. The answer is nil when there are too many, or when the
-// link leads back to this node.
+// LinkUp takes a link into the set. The answer is nil when there are too many in all, of the
+// neighbour's site, or of those whom nobody vouches for, or when the link leads back to this node.
 func (ls *Links) LinkUp(e env.Link) env.LinkEvents {
 	peer := e.Peer()
-	if ls.closed || len(ls.links) >= ls.cfg.Limits.MaxLinks || !peer.Client() && peer.Identity == ls.cfg.Self {
+	if ls.closed || !peer.Client() && peer.Identity == ls.cfg.Self {
 		return nil
 	}
 	ls.enter()
 	defer ls.leave()
 	l := newLink(ls, e)
+	l.classify()
+	if !l.fits() {
+		l.leaveShares()
+		ls.stats.LinksRefused++
+		return nil
+	}
+	l.setCounted(!peer.Dialled)
 	ls.links = append(ls.links, l)
 	ls.stats.Links++
 	if !peer.Client() {
@@ -341,6 +362,7 @@ func (ls *Links) Close(reason error) {
 
 func (ls *Links) remove(l *Link) {
 	ls.stats.Links--
+	l.setCounted(false)
 	if i := slices.Index(ls.links, l); i >= 0 {
 		ls.links = slices.Delete(ls.links, i, i+1)
 	}
@@ -396,6 +418,9 @@ func (ls *Links) victims(dst []victim, now env.Mono) []victim {
 // is for tests, and takes time proportional to all that is held.
 func (ls *Links) Check() error {
 	if err := ls.budget.Check(); err != nil {
+		return err
+	}
+	if err := ls.checkShares(); err != nil {
 		return err
 	}
 	var sum Stats

@@ -128,7 +128,9 @@ func TestBudgetTakesTheSniper(t *testing.T) {
 	// A relay with room for 4 MiB; the far relay stops to give credit for 60 of 64 circuits
 	// whose exits keep sending, while 4 honest ones go on.
 	w := newWorld(1)
-	p := newPath(w, 3, linkOptions{delay: 2 * time.Millisecond}, nodeOptions{budget: 4 << 20})
+	limits := DefaultLimits()
+	limits.OneSite = true
+	p := newPath(w, 3, linkOptions{delay: 2 * time.Millisecond}, nodeOptions{budget: 4 << 20, limits: limits})
 	middle := p.relays[1]
 	var circuits []*circuit
 	var xs []*exchange

@@ -90,7 +90,7 @@ func (l *Link) onCreate(id cell.CircuitID, body []byte) {
 	ls := l.links
 	_, buried := l.tombs[id]
 	g := l.find(id)
-	switch limit := ls.cfg.Limits.CircuitsPerLink; {
+	switch limit := ls.circuitsPerLink(l.peer.Client()); {
 	case ls.client():
 		l.fail("CREATE towards a client", nil)
 	case g != nil:
@@ -105,7 +105,7 @@ func (l *Link) onCreate(id cell.CircuitID, body []byte) {
 		l.fail("circuits far beyond the limit", nil)
 	case l.drained:
 		l.refuse(id, cell.ReasonProtocol)
-	case l.theirs >= limit, !ls.budget.admits(1, 0):
+	case l.theirs >= limit, !l.admits():
 		ls.stats.Refused++
 		l.refuse(id, cell.ReasonResource)
 	default:

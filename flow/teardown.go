@@ -112,6 +112,10 @@ func (g *Leg) forget() {
 	} else {
 		l.links.budget.in--
 		l.theirs--
+		l.count(-1)
+	}
+	if len(l.circuits) == 0 {
+		l.idleSince = l.links.clock.Now()
 	}
 	for g.queue.n > 0 {
 		g.departed(g.queue.pop())

@@ -12,6 +12,7 @@ var (
 	errDead  = errors.New("nothing came from the neighbour")
 	errDeaf  = errors.New("neighbour took nothing of what waits for it")
 	errTomb  = errors.New("neighbour did not answer DESTROY")
+	errIdle  = errors.New("link had no circuits when there were many links")
 	errDrain = errors.New("circuits on a replaced link outlived its last hour")
 )
 
@@ -94,6 +95,11 @@ func (l *Link) judge(now env.Mono) {
 		l.fail(errTomb.Error(), nil)
 	case l.draining && now.Sub(l.drainAt) >= drainTime:
 		l.Close(errDrain)
+	case l.draining && l.unwanted(now) && now.Sub(l.drainAt) >= l.links.cfg.Dead:
+		l.Close(errIdle) // the neighbour did not answer LINK_DRAIN
+	case !l.draining && l.unwanted(now):
+		l.links.stats.IdleLinks++
+		l.drain()
 	default:
 		l.judgeQueues(now)
 	}

@@ -272,6 +272,7 @@ type testNode struct {
 
 	onCreate func(*Leg, cell.Create)
 	onGossip func(*Link, []byte)
+	listed   func(cert.Identity) bool
 	ups      []*Link
 	downs    []error
 	dials    int
@@ -279,9 +280,10 @@ type testNode struct {
 }
 
 type nodeOptions struct {
-	client bool
-	budget int
-	limits Limits
+	client    bool
+	budget    int
+	limits    Limits
+	strangers bool // no relay is listed
 }
 
 func (w *world) node(o nodeOptions) *testNode {
@@ -293,9 +295,11 @@ func (w *world) node(o nodeOptions) *testNode {
 		o.budget = 64 << 20
 	}
 	n.budget = NewBudget(o.budget)
+	n.listed = func(cert.Identity) bool { return !o.strangers }
 	n.links = NewLinks(Config{
-		Env:  env.Env{Clock: w, Rand: w, Dialer: n},
-		Self: n.id, Budget: n.budget, Limits: o.limits, Handler: n, Stats: n.stats,
+		Listed: func(id cert.Identity) bool { return n.listed(id) },
+		Env:    env.Env{Clock: w, Rand: w, Dialer: n},
+		Self:   n.id, Budget: n.budget, Limits: o.limits, Handler: n, Stats: n.stats,
 	})
 	w.nodes = append(w.nodes, n)
 	return n

@@ -73,7 +73,7 @@ var imports = map[string][]string{
 	"env":        {"cert"},
 	"limit":      {"env"},
 	"nearest":    {},
-	"flow":       {"cell", "cert", "env"},
+	"flow":       {"cell", "cert", "env", "ipaddr"},
 	"directory":  {"cell", "cert", "env", "ipaddr", "limit", "nearest"},
 	"relay":      {"cell", "cert", "directory", "env", "flow", "ipaddr", "limit", "onion/cgo", "onion/ntor"},
 	"circuit":    {"cell", "cert", "directory", "env", "flow", "ipaddr", "onion/cgo", "onion/ntor"},
