@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cepa/cell"
+	"cepa/cert"
 	"cepa/circuit"
 	"cepa/directory"
 	"cepa/env"
@@ -45,7 +46,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		cfg.OnProgress = func(int, string, string) {}
 	}
 	c := &Client{cfg: cfg, env: cfg.Env, budget: flow.NewBudget(cfg.MemoryBytes)}
-	c.links = newLinks(cfg.Env, cfg.Network, c.budget, &c.stats, c)
+	c.links = newLinks(cfg.Env, cfg.Network, c.budget, &c.stats, c, nil)
 	c.fetch = circuit.NewDirectory(circuit.DirectoryConfig{
 		Env: cfg.Env, Links: c.links, NetworkID: cfg.Network.ID, Budget: c.budget, FlowStats: &c.stats,
 		Limits: circuit.DefaultDirectoryLimits(),
@@ -64,11 +65,13 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 }
 
 // newLinks is the set of links of a node, with the network's keepalive.
-func newLinks(e env.Env, network *directory.Network, budget *flow.Budget, stats *flow.Stats, h flow.NodeHandler) *flow.Links {
+func newLinks(e env.Env, network *directory.Network, budget *flow.Budget, stats *flow.Stats, h flow.NodeHandler, listed func(cert.Identity) bool) *flow.Links {
 	keepalive := network.Keepalive()
+	limits := flow.DefaultLimits()
+	limits.OneSite = network.Test
 	return flow.NewLinks(flow.Config{
-		Env: e, Self: selfOf(h), Budget: budget, Limits: flow.DefaultLimits(),
-		Keepalive: keepalive, Dead: keepalive * 14 / 5, Handler: h, Stats: stats,
+		Env: e, Self: selfOf(h), Budget: budget, Limits: limits,
+		Keepalive: keepalive, Dead: keepalive * 14 / 5, Handler: h, Stats: stats, Listed: listed,
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"cepa/cert"
 	"cepa/env/envtest"
 )
 
@@ -154,5 +155,24 @@ func TestLeave(t *testing.T) {
 		t.Error("a relay that left is still listed")
 	}
 	w.relays, w.hosts = append(w.relays[:2:2], w.relays[3]), append(w.hosts[:2:2], w.hosts[3])
+	w.stop()
+}
+
+// TestLinksKnowWhoIsListed: what neighbours get depends on whether the consensus names them, and in
+// a test network, where all have one address, not on where they are.
+func TestLinksKnowWhoIsListed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 3, 4, nil)
+	authority, other := w.keys[0].Identity(), w.keys[1].Identity()
+	if r := w.relays[2]; !r.vouchedFor(authority) || r.vouchedFor(other) {
+		t.Error("before the first consensus not just the authority is vouched for")
+	}
+	w.join()
+	if !w.f.RunUntil(30*time.Second, func() bool { return w.ready > 0 }) {
+		t.Fatalf("the client is not ready: %v", w.steps)
+	}
+	if r := w.relays[2]; !r.vouchedFor(other) || r.vouchedFor(cert.Identity{1}) {
+		t.Error("who is vouched for is not who is listed")
+	}
 	w.stop()
 }

@@ -70,7 +70,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 		cfg.OnProgress = func(int, string, string) {}
 	}
 	r := &Relay{cfg: cfg, env: cfg.Env, budget: flow.NewBudget(cfg.MemoryBytes)}
-	r.links = newLinks(cfg.Env, cfg.Network, r.budget, &r.stats, r)
+	r.links = newLinks(cfg.Env, cfg.Network, r.budget, &r.stats, r, r.vouchedFor)
 	r.fetch = circuit.NewDirectory(circuit.DirectoryConfig{
 		Env: cfg.Env, Links: r.links, NetworkID: cfg.Network.ID, Budget: r.budget, FlowStats: &r.stats,
 		Limits: circuit.DefaultDirectoryLimits(),
@@ -133,6 +133,11 @@ func (r *Relay) describe() directory.Descriptor {
 		Bandwidth: r.cfg.Bandwidth, Nickname: r.cfg.Nickname, Contact: r.cfg.Contact, Software: r.cfg.Software,
 		Protocols: directory.OurProtocols(), IPv6Exit: r.cfg.IPv6 && !r.cfg.Policy.IsEmpty(),
 	}
+}
+
+// vouchedFor says whether a neighbour is more than an identity that anybody could have made.
+func (r *Relay) vouchedFor(id cert.Identity) bool {
+	return r.agent.InConsensus(id) || r.cfg.Network.IsAuthority(id)
 }
 
 // Start begins to bootstrap and to serve.
