@@ -17,6 +17,7 @@ import (
 // the holders of the most bytes for the longest time lose them, down to three quarters.
 type Budget struct {
 	limit, used int
+	streams     int // bytes of used that streams cost by being there; nobody can take these back
 	in, out     int // live legs opened by neighbours and by this node
 	reserve     int // bytes that a leg's queue can always take
 	over        bool
@@ -63,6 +64,15 @@ func (b *Budget) add(n int) {
 
 func (b *Budget) sub(n int) { b.used -= n }
 
+// addStream and subStream count what one stream costs by being there.
+func (b *Budget) addStream() { b.streams += streamCost; b.add(streamCost) }
+func (b *Budget) subStream() { b.streams -= streamCost; b.sub(streamCost) }
+
+// takesStream reports whether there is room for one more stream that a neighbour opens. All
+// streams get a quarter of the budget, so that those who open many and send nothing cannot
+// push out what others have in queues.
+func (b *Budget) takesStream() bool { return b.streams+streamCost <= b.limit/4 }
+
 // free returns the bytes that are neither used nor promised to the reserve of a live leg.
 func (b *Budget) free() int { return max(b.limit-b.used-b.reserved(b.in, b.out), 0) }
 
@@ -90,8 +100,8 @@ func (b *Budget) unregister(h holder) {
 	b.holders = b.holders[:last]
 }
 
-// reclaim takes bytes from those who hold the most for the longest, until a quarter of the
-// budget is free: less would leave the pressure on for good. Called at the top of an event only.
+// reclaim takes bytes from those who hold the most for the longest, until a quarter of what
+// queues and buffers may have is free: less would leave the pressure on for good. Called at the top of an event only.
 func (b *Budget) reclaim(now env.Mono) {
 	if !b.over {
 		return
@@ -103,7 +113,7 @@ func (b *Budget) reclaim(now env.Mono) {
 		}
 		slices.SortStableFunc(all, func(x, y victim) int { return cmp.Compare(y.cost(), x.cost()) })
 		for _, v := range all {
-			if b.used <= b.limit/4*3 {
+			if b.used-b.streams <= (b.limit-b.streams)/4*3 {
 				break
 			}
 			v.of.evict()

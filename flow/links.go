@@ -50,7 +50,7 @@ var (
 	ErrDraining     = errors.New("link takes no new circuits")
 	ErrToClient     = errors.New("neighbour is a client")
 	ErrCircuitLimit = errors.New("too many circuits on the link")
-	ErrBudget       = errors.New("no memory budget for another circuit")
+	ErrBudget       = errors.New("no memory budget for another circuit or stream")
 	ErrLinkLimit    = errors.New("too many links")
 	ErrSelf         = errors.New("relay is this node")
 )

@@ -327,9 +327,11 @@ func (m *Mux) onOpen(msg cell.Message) error {
 		return wrong("%v on stream %d after stream %d", msg.Command, msg.Stream, m.lastID)
 	case len(m.streams) >= 2*m.cfg.MaxStreams:
 		return wrong("streams far beyond the limit")
+	case !m.budget.takesStream():
+		return ErrBudget // an END would need a stream to be kept for it
 	}
 	m.lastID = msg.Stream
-	refuse := len(m.streams) >= m.cfg.MaxStreams || m.budget.used+streamCost > m.budget.limit
+	refuse := len(m.streams) >= m.cfg.MaxStreams
 	s := m.newStream(msg.Stream, msg.Command)
 	if refuse {
 		s.End(cell.ReasonResource)

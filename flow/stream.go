@@ -76,7 +76,7 @@ func (m *Mux) newStream(id cell.StreamID, kind cell.MessageCommand) *Stream {
 	s.inAll.of, s.inControl.of, s.inReady.of, s.inTold.of = s, s, s, s
 	m.streams[id] = s
 	m.all.push(&s.inAll)
-	m.budget.add(streamCost)
+	m.budget.addStream()
 	m.stats.Streams++
 	return s
 }
@@ -85,7 +85,7 @@ func (m *Mux) newStream(id cell.StreamID, kind cell.MessageCommand) *Stream {
 func (s *Stream) leave() {
 	if s.inAll.on != nil {
 		s.inAll.remove()
-		s.m.budget.sub(streamCost)
+		s.m.budget.subStream()
 	}
 }
 

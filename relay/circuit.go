@@ -97,6 +97,10 @@ func (c *circuit) becomeDead(reason cell.Reason) {
 
 // violate ends a circuit whose far end broke the protocol.
 func (c *circuit) violate(err error) {
+	if errors.Is(err, flow.ErrBudget) {
+		c.becomeDead(cell.ReasonResource)
+		return
+	}
 	c.relay.stats.Violations++
 	c.relay.log.Debug("circuit destroyed", "why", err)
 	c.becomeDead(cell.ReasonProtocol)
