@@ -295,6 +295,14 @@ func (l *Link) add(g *Leg) {
 
 // ---- draining ----
 
+// OnRenew is an event of links that wear out: the shell says that a session has carried as
+// much as one key should.
+func (l *Link) OnRenew() {
+	l.links.enter()
+	defer l.links.leave()
+	l.Renew()
+}
+
 // Renew replaces the link: the side that dialled it dials a younger one and then drains this
 // one, the other side drains it at once. The shell asks for it when the link's TLS records run
 // out; age does it by itself.

@@ -286,3 +286,19 @@ func TestCreateErrors(t *testing.T) {
 	}
 	b.w.checkEmpty(t)
 }
+
+// TestWornLinkIsRenewed: the shell says that a session has carried enough, and circuits after
+// that go to a younger link.
+func TestWornLinkIsRenewed(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	var e env.LinkEvents = b.l
+	r, ok := e.(interface{ OnRenew() })
+	if !ok {
+		t.Fatal("links do not hear that they are worn")
+	}
+	r.OnRenew()
+	if !b.l.Draining() && !b.l.renewing {
+		t.Error("the link goes on as before")
+	}
+}
