@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"cepa/cert"
@@ -25,6 +26,7 @@ type Relay struct {
 	gossip   *gossip.Gossip
 	listener net.Listener
 	address  netip.AddrPort
+	listed   atomic.Pointer[map[netip.Addr]bool] // where the relays of the consensus listen
 }
 
 // StartRelay starts a relay and returns when its port is open; what follows is told to
@@ -98,7 +100,7 @@ func (r *Relay) start(listen netip.AddrPort) error {
 	handler := &lateHandler{}
 	r.links, err = link.New(link.Config{
 		Loop: r.loop, AfterBatch: r.loop.AfterBatch, Network: r.network.ID, Handler: handler, Credentials: credentials,
-		Log: r.options.Log, LocalAddr: dialFrom(listen, r.network.Test), KeyLog: keyLog, FreeLoopback: r.network.Test,
+		Log: r.options.Log, LocalAddr: dialFrom(listen, r.network.Test), KeyLog: keyLog, FreeLoopback: r.network.Test, Exempt: r.isListed,
 	})
 	if err != nil {
 		return err
@@ -109,7 +111,7 @@ func (r *Relay) start(listen netip.AddrPort) error {
 		Env: e, Network: r.network, Keys: keys, Addresses: []netip.AddrPort{r.address}, Policy: policy,
 		IPv6: hasIPv6(r.network.Test), MemoryBytes: r.config.MemoryMiB << 20, Bandwidth: uint64(r.config.BandwidthMiB) << 20,
 		Nickname: r.config.Nickname, Contact: r.config.Contact, Software: "cepa " + r.options.Version,
-		Gossip: carrier, OnProgress: r.onProgress,
+		Gossip: carrier, OnConsensus: r.onConsensus, OnProgress: r.onProgress,
 	})
 	if err != nil {
 		return err
@@ -127,6 +129,24 @@ func (r *Relay) start(listen netip.AddrPort) error {
 	r.loop.Post(r.node.Start)
 	r.renew(keys)
 	return nil
+}
+
+// onConsensus keeps the addresses of listed relays for the port, which asks from other goroutines.
+func (r *Relay) onConsensus(c *directory.Consensus) {
+	listed := make(map[netip.Addr]bool, len(c.Relays))
+	for _, x := range c.Relays {
+		for _, a := range x.Addresses {
+			listed[a.Addr()] = true
+		}
+	}
+	r.listed.Store(&listed)
+}
+
+// isListed says whether a relay of the consensus listens at an address: its handshakes do not
+// count against the rate of its network.
+func (r *Relay) isListed(a netip.Addr) bool {
+	listed := r.listed.Load()
+	return listed != nil && (*listed)[a.Unmap()]
 }
 
 func (r *Relay) describe(id cert.Identity, exit bool) {

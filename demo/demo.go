@@ -25,7 +25,7 @@ type Demo struct {
 type nodes interface {
 	// start starts all of them.
 	start(ctx context.Context) error
-	// wait returns when ctx ends or the network is of no more use.
+	// wait returns when ctx ends, or with an error when the network cannot become ready.
 	wait(ctx context.Context) error
 	// stop ends all of them.
 	stop()
@@ -130,9 +130,6 @@ func (d *Demo) Dir() string { return d.layout.dir }
 
 // ClientDir is the state folder of the client, by which its control socket is found.
 func (d *Demo) ClientDir() string { return filepath.Clean(d.layout.client.Dir) }
-
-// Wait returns when ctx ends, or with an error when the network has become of no use.
-func (d *Demo) Wait(ctx context.Context) error { return d.nodes.wait(ctx) }
 
 // Stop ends every node, closes the ports and removes a temporary folder.
 func (d *Demo) Stop() {

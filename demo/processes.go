@@ -169,7 +169,8 @@ func (p *processes) describe() error {
 	return nil
 }
 
-// wait ends with an error when the client has died: without it there is no port.
+// wait ends with an error when the client has died: the network cannot become ready then.
+// Once it is, the rest goes on without whoever dies.
 func (p *processes) wait(ctx context.Context) error {
 	for _, c := range p.children {
 		if c.info.Role == "client" {

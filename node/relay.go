@@ -30,6 +30,8 @@ type RelayConfig struct {
 	Software    string
 	// Gossip carries rumours; nil leaves reconciliation alone to spread them.
 	Gossip Gossip
+	// OnConsensus is told of every consensus that comes into use; it may be nil.
+	OnConsensus func(*directory.Consensus)
 	// OnProgress hears how far the relay has come; it may be nil.
 	OnProgress func(percent int, doing, waiting string)
 	// Encapsulate replaces ML-KEM's own randomness, in a simulation; nil in the daemon.
@@ -163,6 +165,9 @@ func (r *Relay) progress(percent int, doing, waiting string) {
 
 func (r *Relay) onConsensus(c *directory.Consensus) {
 	r.agent.OnConsensus(c)
+	if r.cfg.OnConsensus != nil {
+		r.cfg.OnConsensus(c)
+	}
 	listed := c.Lookup(r.Identity()) != nil
 	switch {
 	case listed && !r.listed:

@@ -28,8 +28,8 @@ least two other relays, and clients.
 
 Example:
 
-   cepa network new --test --dir /tmp/overlay --authority 127.0.0.1:9001
-   cepa relay --network /tmp/overlay/network.toml --dir /tmp/overlay/authority --listen 127.0.0.1:9001`),
+   cepa network new --test --dir /tmp/overlay --authority 127.1.0.1:9001
+   cepa relay --network /tmp/overlay/network.toml --dir /tmp/overlay/authority --listen 127.1.0.1:9001`),
 				Flags: []cli.Flag{
 					&cli.StringFlag{Name: "dir", Usage: "`DIR` for the network file and the authority's keys"},
 					&cli.StringFlag{Name: "authority", Usage: "`ADDRESS` of the relay that carries the authority, as others reach it"},

@@ -37,8 +37,8 @@ Runs a relay of the network that a network file describes, until Ctrl-C. Keys an
 
 Example:
 
-   cepa network new --test --dir /tmp/overlay --authority 127.0.0.1:9001
-   cepa relay --network /tmp/overlay/network.toml --dir /tmp/overlay/authority --listen 127.0.0.1:9001
+   cepa network new --test --dir /tmp/overlay --authority 127.1.0.1:9001
+   cepa relay --network /tmp/overlay/network.toml --dir /tmp/overlay/authority --listen 127.1.0.1:9001
 
 The same as a file for --config:
 
