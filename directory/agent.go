@@ -139,10 +139,10 @@ func (a *Agent) load() {
 	if err == nil {
 		var parts [][]byte
 		parts, err = splitDescriptors(data)
-		now := a.env.Clock.Wall()
+		now, c := a.env.Clock.Wall(), a.cfg.Follower.Current()
 		for _, sealed := range parts {
 			if d, bad := OpenDescriptor(sealed, a.network, now); bad == nil && d.Identity != a.cfg.Identity {
-				a.store.put(&entry{Descriptor: d, sealed: bytes.Clone(sealed)})
+				a.store.put(&entry{Descriptor: d, sealed: bytes.Clone(sealed), listed: c != nil && c.Lookup(d.Identity) != nil})
 			}
 		}
 	}
@@ -187,7 +187,7 @@ func (a *Agent) Stop() {
 // Stats returns a copy of the counters and the gauges.
 func (a *Agent) Stats() AgentStats {
 	s := a.stats
-	s.Descriptors, s.Candidates = len(a.store.entries), len(a.store.candidates)
+	s.Descriptors, s.Candidates = len(a.store.entries), a.store.candidates.Len()
 	s.Pulling = a.pulls.open + len(a.pulls.queue)
 	return s
 }
@@ -283,7 +283,7 @@ func (a *Agent) onEvicted(id cert.Identity) {
 
 // forget tells those who care that a descriptor is no longer held.
 func (a *Agent) forget(id cert.Identity) {
-	if a.cfg.Gossip != nil {
+	if a.cfg.Gossip != nil && a.running { // before Start it may not be there yet, and knows nobody
 		a.cfg.Gossip.Forget(id)
 	}
 	a.changed(id)

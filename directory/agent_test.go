@@ -3,7 +3,6 @@ package directory
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -384,8 +383,8 @@ func TestCandidateFloodStaysBoundedAndFair(t *testing.T) {
 	for i := range 5000 { // from one /24
 		add(1000+i, [4]byte{66, 66, 66, byte(i)})
 	}
-	if n := s.sites[netip.MustParsePrefix("66.66.66.0/24")]; n != 16 || len(s.candidates) != 116 {
-		t.Errorf("%d of one /24, %d in all", n, len(s.candidates))
+	if n := len(s.candidates.sites[netip.MustParsePrefix("66.66.66.0/24")]); n != 16 || s.candidates.Len() != 116 {
+		t.Errorf("%d of one /24, %d in all", n, s.candidates.Len())
 	}
 	for i := range 5000 { // from a hundred
 		add(10_000+i, [4]byte{66, 1, byte(i % 100), byte(i / 100)})
@@ -396,8 +395,8 @@ func TestCandidateFloodStaysBoundedAndFair(t *testing.T) {
 			kept++
 		}
 	}
-	if len(s.candidates) != 256 || kept < 60 {
-		t.Errorf("%d candidates, %d of 100 honest ones among them", len(s.candidates), kept)
+	if s.candidates.Len() != 256 || kept < 60 {
+		t.Errorf("%d candidates, %d of 100 honest ones among them", s.candidates.Len(), kept)
 	}
 	checkStore(t, s)
 }
@@ -407,30 +406,34 @@ func checkStore(t *testing.T, s *descriptors) {
 	t.Helper()
 	candidates := 0
 	sites := make(map[netip.Prefix]int)
-	addresses := make(map[netip.AddrPort]int)
 	for id, e := range s.entries { // order: counts only
 		if e.Identity != id || s.digests[e.Digest] != id {
 			t.Fatal("an entry under a wrong name")
 		}
-		for _, a := range e.Addresses {
-			addresses[a]++
+		if e.listed != (e.ticket == nil) {
+			t.Fatal("a listed candidate")
 		}
 		if !e.listed {
 			candidates++
-			for _, p := range sitesOf(e.Addresses) {
+			for i, p := range sitesOf(e.Addresses) {
 				sites[p]++
+				if at := e.ticket.places[i]; at.site != p || s.candidates.sites[p][at.at] != e.ticket {
+					t.Fatal("a candidate at a wrong place in its site")
+				}
 			}
-			if s.candidates[e.at] != id {
+			if s.candidates.all[e.ticket.at] != e.ticket || e.ticket.Identity != id {
 				t.Fatal("a candidate at a wrong place")
 			}
 		}
 	}
-	if candidates != len(s.candidates) || len(s.digests) != len(s.entries) || len(s.sorted) != len(s.entries) ||
-		!slices.IsSortedFunc(s.sorted, cert.Digest.Compare) {
+	if candidates != s.candidates.Len() || len(s.digests) != len(s.entries) || len(s.sorted) != len(s.entries) ||
+		!slices.IsSortedFunc(s.sorted, cert.Digest.Compare) || len(sites) != len(s.candidates.sites) {
 		t.Fatal("indices of different sizes, or out of order")
 	}
-	if fmt.Sprint(sites) != fmt.Sprint(s.sites) || fmt.Sprint(addresses) != fmt.Sprint(s.addresses) {
-		t.Fatalf("counts by address are wrong: %v %v", sites, s.sites)
+	for p, n := range sites { // order: compares only
+		if len(s.candidates.sites[p]) != n {
+			t.Fatalf("%d candidates in %v, want %d", len(s.candidates.sites[p]), p, n)
+		}
 	}
 }
 

@@ -3,12 +3,10 @@ package directory
 import (
 	"encoding/binary"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
 	"cepa/cert"
-	"cepa/ipaddr"
 	"cepa/limit"
 )
 
@@ -19,40 +17,33 @@ type entry struct {
 	listed bool // in the consensus; else a candidate
 	// leaving says that the relay has announced its departure: a rumour that ends the descriptor's life early.
 	leaving bool
-	at      int          // index in candidates
+	ticket  *Ticket      // of a candidate; nil when listed
 	news    limit.Bucket // how much more may be heard of this relay
 	counted cert.Digest  // the news that cost the last of it
 }
 
 // descriptors are the descriptors that a relay holds, one an identity: those of the relays in the consensus, and
-// candidates. Candidates are bounded in all and by address; which of them has to go is drawn by lot, so that nobody
-// can keep others out by being first or fast.
+// candidates. Candidates are bounded in all and by address, and a Lottery decides which of them have to go.
 type descriptors struct {
-	self           cert.Identity // never a candidate
-	limit, perSite int
+	self  cert.Identity // never a candidate
+	limit int           // of candidates
 
 	entries    map[cert.Identity]*entry
 	digests    map[cert.Digest]cert.Identity
 	sorted     []cert.Digest // of all entries, ascending
-	candidates []cert.Identity
-	sites      map[netip.Prefix]int     // candidates by /24 and /48, and by IPv6 /32
-	addresses  map[netip.AddrPort]int   // entries by address
-	summary    *Summary                 // of sorted; nil when out of date
-	evicted    func(id cert.Identity)   // told of each candidate that had to go
-	random     func(below int) (at int) // in [0, below)
+	candidates *Lottery
+	summary    *Summary               // of sorted; nil when out of date
+	evicted    func(id cert.Identity) // told of each candidate that had to go
 }
 
 func newDescriptors(network *Network, self cert.Identity, random func(int) int, evicted func(cert.Identity)) *descriptors {
 	return &descriptors{
-		self:      self,
-		limit:     int(network.Limit(Candidates)),
-		perSite:   int(network.Limit(CandidatesPerSite)),
-		entries:   make(map[cert.Identity]*entry),
-		digests:   make(map[cert.Digest]cert.Identity),
-		sites:     make(map[netip.Prefix]int),
-		addresses: make(map[netip.AddrPort]int),
-		evicted:   evicted,
-		random:    random,
+		self:       self,
+		limit:      int(network.Limit(Candidates)),
+		entries:    make(map[cert.Identity]*entry),
+		digests:    make(map[cert.Digest]cert.Identity),
+		candidates: NewLottery(int(network.Limit(CandidatesPerSite)), random),
+		evicted:    evicted,
 	}
 }
 
@@ -65,86 +56,28 @@ func (s *descriptors) put(e *entry) {
 	at, _ := slices.BinarySearchFunc(s.sorted, e.Digest, cert.Digest.Compare)
 	s.sorted = slices.Insert(s.sorted, at, e.Digest)
 	s.summary = nil
-	for _, a := range e.Addresses {
-		s.addresses[a]++
-	}
 	if !e.listed {
-		s.makeRoom(e)
 		s.becomeCandidate(e)
 	}
 }
 
-// becomeCandidate and becomeListed move an entry that is held.
+// becomeCandidate and becomeListed move an entry that is held. Whoever has to go to make room is evicted.
 func (s *descriptors) becomeCandidate(e *entry) {
-	e.listed = false
-	e.at = len(s.candidates)
-	s.candidates = append(s.candidates, e.Identity)
-	for _, p := range sitesOf(e.Addresses) {
-		s.sites[p]++
+	t := NewTicket(e.Identity, e.Addresses)
+	for {
+		loser := s.candidates.Loser(t, s.candidates.Len() >= s.limit)
+		if loser == nil {
+			break
+		}
+		s.evict(loser.Identity)
 	}
+	s.candidates.Join(t)
+	e.listed, e.ticket = false, t
 }
 
 func (s *descriptors) becomeListed(e *entry) {
-	last := len(s.candidates) - 1
-	moved := s.candidates[last]
-	s.candidates[e.at] = moved
-	s.entries[moved].at = e.at
-	s.candidates = s.candidates[:last]
-	for _, p := range sitesOf(e.Addresses) {
-		if s.sites[p]--; s.sites[p] == 0 {
-			delete(s.sites, p)
-		}
-	}
-	e.listed = true
-}
-
-// makeRoom removes candidates until one more with the addresses of e is within the bounds.
-func (s *descriptors) makeRoom(e *entry) {
-	for _, p := range sitesOf(e.Addresses) {
-		if s.sites[p] < s.siteLimit(p) {
-			continue
-		}
-		var there []cert.Identity
-		for _, id := range s.candidates {
-			if slices.Contains(sitesOf(s.entries[id].Addresses), p) {
-				there = append(there, id)
-			}
-		}
-		for n := len(there) - s.siteLimit(p) + 1; n > 0; n-- {
-			i := s.random(len(there))
-			s.evict(there[i])
-			there = slices.Delete(there, i, i+1)
-		}
-	}
-	for len(s.candidates) >= s.limit {
-		s.evict(s.loser())
-	}
-}
-
-// siteLimit is the number of candidates in a prefix: an IPv6 /32 may have four times as many as a /48.
-func (s *descriptors) siteLimit(p netip.Prefix) int {
-	if p.Bits() == 32 {
-		return 4 * s.perSite
-	}
-	return s.perSite
-}
-
-// loser draws eight candidates and chooses the one with the most neighbours, so that a flood from few networks hurts
-// itself first.
-func (s *descriptors) loser() cert.Identity {
-	var worst cert.Identity
-	most := -1
-	for range 8 {
-		id := s.candidates[s.random(len(s.candidates))]
-		crowd := 0
-		for _, p := range sitesOf(s.entries[id].Addresses) {
-			crowd = max(crowd, s.sites[p])
-		}
-		if crowd > most {
-			worst, most = id, crowd
-		}
-	}
-	return worst
+	s.candidates.Leave(e.ticket)
+	e.listed, e.ticket = true, nil
 }
 
 func (s *descriptors) evict(id cert.Identity) {
@@ -158,7 +91,7 @@ func (s *descriptors) remove(id cert.Identity) {
 	if e == nil {
 		return
 	}
-	if !e.listed {
+	if e.ticket != nil {
 		s.becomeListed(e) // takes it out of the candidates
 	}
 	delete(s.entries, id)
@@ -166,11 +99,6 @@ func (s *descriptors) remove(id cert.Identity) {
 	at, _ := slices.BinarySearchFunc(s.sorted, e.Digest, cert.Digest.Compare)
 	s.sorted = slices.Delete(s.sorted, at, at+1)
 	s.summary = nil
-	for _, a := range e.Addresses {
-		if s.addresses[a]--; s.addresses[a] == 0 {
-			delete(s.addresses, a)
-		}
-	}
 }
 
 // list makes the entries of the relays in a consensus listed and all others candidates, within their bounds.
@@ -182,8 +110,6 @@ func (s *descriptors) list(c *Consensus) {
 		case listed && !e.listed:
 			s.becomeListed(e)
 		case !listed && e.listed:
-			e.listed = true
-			s.makeRoom(e)
 			s.becomeCandidate(e)
 		}
 	}
@@ -216,19 +142,6 @@ func (s *descriptors) sum() *Summary {
 		s.summary = &sum
 	}
 	return s.summary
-}
-
-// sitesOf returns the prefixes that addresses count by, each once.
-func sitesOf(addrs []netip.AddrPort) []netip.Prefix {
-	out := make([]netip.Prefix, 0, 2*len(addrs))
-	for _, a := range addrs {
-		for _, p := range []netip.Prefix{ipaddr.Site(a.Addr()), provider(a.Addr())} {
-			if p.IsValid() && !slices.Contains(out, p) {
-				out = append(out, p)
-			}
-		}
-	}
-	return out
 }
 
 // appendTo appends sealed descriptors, each with its length u32, to b: those of the consensus first, until limit bytes

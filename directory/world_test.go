@@ -39,6 +39,7 @@ type member struct {
 	authority  *Authority
 	store      env.Store // instead of the node's
 	describe   func(*Descriptor)
+	gossip     Gossip
 	sources    func() []env.Target
 	consensus  []*Consensus // that came into use
 	progress   []string
@@ -125,7 +126,7 @@ func (m *member) make() {
 	}
 	m.agent = NewAgent(AgentConfig{
 		Env: m.env(), Network: w.network, Identity: m.id(), Follower: m.follower, Fetcher: m,
-		Signer: func() cert.Signer { return m.signer },
+		Gossip: m.gossip, Signer: func() cert.Signer { return m.signer },
 		Describe: func() Descriptor {
 			d := Descriptor{
 				OnionKey: testSeed('b', m.number), OnionKeyUntil: testNow.Add(30 * 24 * time.Hour),
