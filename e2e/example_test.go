@@ -3,11 +3,13 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -55,8 +57,11 @@ func fences(markdown string) (blocks [][]string) {
 	return blocks
 }
 
-// exampleFolder is the folder that the examples name; the tests put another in its place.
-const exampleFolder = "/tmp/overlay"
+// Places that the examples name; the tests put others there instead.
+const (
+	exampleFolder  = "/tmp/overlay"
+	exampleProgram = "/tmp/cepa "
+)
 
 // Every example works when it is pasted: in a network namespace, where all ports are free.
 func TestExamplesOfHelpWorkWhenPasted(t *testing.T) {
@@ -67,106 +72,172 @@ func TestExamplesOfHelpWorkWhenPasted(t *testing.T) {
 	for path, help := range helps(t) {
 		for i, block := range examples(help) {
 			t.Run(strings.TrimSpace(path+" "+string(rune('a'+i))), func(t *testing.T) {
-				paste(t, path, block)
+				if strings.Contains(block[0], " = ") {
+					pasteSettings(t, path, block)
+					return
+				}
+				p := newPaster(t)
+				if path == "client" || path == "network show" { // they speak of a network that runs
+					found := foundNetwork(t, p.overlay, "127.0.0.1:9001")
+					for i := range 3 {
+						found.relay(t, fmt.Sprint("other", i), fmt.Sprintf("127.%d.0.1:9001", i+2), "--exit-policy", "all")
+					}
+				}
+				p.paste(block)
 			})
 		}
 	}
 }
 
+// The blocks of the README work one after another. A demo in one terminal stays while the
+// next block is a request in another.
 func TestExamplesOfReadmeWorkWhenPasted(t *testing.T) {
 	notShort(t)
 	readme, err := os.ReadFile("../README.md")
 	if err != nil {
-		t.Skipf("there is no README yet: %v", err)
+		t.Fatal(err)
 	}
 	if !ownNetwork(t) {
 		return
 	}
-	for i, block := range fences(string(readme)) {
-		t.Run(string(rune('a'+i)), func(t *testing.T) { paste(t, "README", block) })
+	blocks := fences(string(readme))
+	if len(blocks) < 2 {
+		t.Fatalf("the README has only these examples: %q", blocks)
+	}
+	p := newPaster(t)
+	for _, block := range blocks {
+		if !strings.HasPrefix(block[0], "curl") {
+			p.interrupt()
+		}
+		p.paste(block)
 	}
 }
 
-// paste runs the lines of one example in one folder. A line that stays in the foreground
-// (a node, a demo without a program) must say that it gets on, and stays while the others run.
-func paste(t *testing.T, path string, block []string) {
-	folder, bin := t.TempDir(), t.TempDir()
-	if err := os.Symlink(cepa, filepath.Join(bin, "cepa")); err != nil {
+// paster is somebody who pastes examples into terminals.
+type paster struct {
+	*testing.T
+	folder, overlay, bin string
+	stays                *process // what runs in another terminal
+}
+
+func newPaster(t *testing.T) *paster {
+	t.Helper()
+	p := &paster{T: t, folder: t.TempDir(), bin: t.TempDir()}
+	p.overlay = filepath.Join(p.folder, "overlay")
+	if err := os.Symlink(cepa, filepath.Join(p.bin, "cepa")); err != nil {
 		t.Fatal(err)
 	}
-	overlay := filepath.Join(folder, "overlay")
-	if strings.Contains(block[0], " = ") {
-		pasteSettings(t, path, block)
+	return p
+}
+
+// paste runs the lines of a block: those that end as one script, and those that stay beside
+// it, when they say that they get on.
+func (p *paster) paste(block []string) {
+	p.Helper()
+	var script []string
+	for _, line := range block {
+		line = strings.ReplaceAll(strings.TrimPrefix(line, "$ "), exampleFolder, p.overlay)
+		line = strings.ReplaceAll(line, exampleProgram, filepath.Join(p.folder, "built")+" ")
+		command, _, _ := strings.Cut(line, "  #")
+		command = strings.TrimSpace(command)
+		switch {
+		case command == "" || strings.HasPrefix(command, "git clone ") || strings.HasPrefix(command, "cd ") || strings.HasPrefix(command, "go test"):
+			continue // the repository is here, and this is a test
+		case strings.Contains(command, "https://"):
+			continue // needs the internet
+		case strings.Contains(command, "curl "):
+			need(p, "curl")
+		}
+		if !foreground(command) {
+			script = append(script, command)
+			continue
+		}
+		p.run(script)
+		script = nil
+		p.stay(command)
+	}
+	p.run(script)
+}
+
+func (p *paster) shell(script string) *exec.Cmd {
+	p.Logf("$ %s", strings.ReplaceAll(script, "\n", "\n$ "))
+	cmd := exec.Command("sh", "-c", script)
+	if cmd.Dir = p.folder; strings.Contains(script, "./cmd/cepa") {
+		cmd.Dir = ".." // where go run and go build work
+	}
+	cmd.Env = append(os.Environ(), "PATH="+p.bin+":"+os.Getenv("PATH"), "TMPDIR="+p.folder, "CGO_ENABLED=0")
+	return cmd
+}
+
+// interrupt is a Ctrl-C in the other terminal: it goes to all of the group, as go run does
+// not pass it on.
+func (p *paster) interrupt() {
+	if p.stays == nil || !p.stays.running() {
 		return
 	}
-	if path == "client" || path == "network show" { // they speak of a network that runs
-		found := foundNetwork(t, overlay, "127.0.0.1:9001")
-		found.relay(t, "second", "127.2.0.1:9002", "--exit-policy", "all")
-		found.relay(t, "third", "127.3.0.1:9003", "--exit-policy", "all")
-		found.relay(t, "fourth", "127.4.0.1:9004", "--exit-policy", "all")
-	}
-	var stays *process
-	for _, line := range block {
-		line, _, _ = strings.Cut(strings.TrimPrefix(line, "$ "), "  #")
-		line = strings.TrimSpace(strings.ReplaceAll(line, exampleFolder, overlay))
-		switch {
-		case line == "" || strings.HasPrefix(line, "#"):
-			continue
-		case strings.HasPrefix(line, "git clone ") || strings.HasPrefix(line, "cd ") || strings.HasPrefix(line, "go test"):
-			continue // the repository is here, and this is a test
-		case strings.HasPrefix(line, "go install"):
-			continue
-		case strings.Contains(line, "https://"):
-			continue // needs the internet
-		case strings.HasPrefix(line, "curl"):
-			need(t, "curl")
-		}
-		shell := exec.Command("sh", "-c", line)
-		shell.Dir = folder
-		if strings.Contains(line, "go run ./cmd/cepa") {
-			if _, err := exec.LookPath("go"); err != nil {
-				t.Fatal(err)
-			}
-			shell.Dir = ".."
-		}
-		shell.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "TMPDIR="+folder)
-		t.Logf("$ %s", line)
-		if !foreground(line) {
-			if out, code := finish(t, 60*time.Second, shell); code != 0 {
-				t.Fatalf("status %d:\n%s", code, out)
-			}
-			continue
-		}
-		line, job := strings.CutSuffix(line, "&")
-		shell.Args[2] = "exec " + strings.TrimSpace(line)
-		if stays != nil && strings.Contains(line, "cepa demo") {
-			stays.end() // another example of the same port
-		}
-		p, err := launch(shell)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(p.end)
-		stays = p
-		if job {
-			continue // a shell does not wait
-		}
-		well := regexp.MustCompile(`(?m)^(ready|100 %)`)
-		if strings.Contains(line, "cepa relay") { // which may wait for others
-			well = regexp.MustCompile(`(?m)^ *\d+ %`)
-		}
-		within(t, 30*time.Second, "it says that it gets on", func() bool {
-			if !p.running() {
-				t.Fatalf("it ended: %v\n%s", p.err, p.output())
-			}
-			return well.MatchString(p.output())
-		})
-		t.Logf("%s", p.output())
+	_ = syscall.Kill(-p.stays.pid(), syscall.SIGINT)
+	select {
+	case <-p.stays.done:
+	case <-time.After(10 * time.Second):
+		p.Errorf("Ctrl-C did not end it:\n%s", p.stays.tail())
+		_ = syscall.Kill(-p.stays.pid(), syscall.SIGKILL)
+		<-p.stays.done
 	}
 }
 
-// foreground says whether a command stays.
+// run runs lines as one script. What they leave in the background ends with the test.
+func (p *paster) run(script []string) {
+	p.Helper()
+	if len(script) == 0 {
+		return
+	}
+	cmd := p.shell("set -e\n" + strings.Join(script, "\n"))
+	p.Cleanup(func() {
+		if cmd.Process == nil {
+			return
+		}
+		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+			group := -cmd.Process.Pid
+			_ = syscall.Kill(group, sig) // if there is still one
+			for start := time.Now(); syscall.Kill(group, 0) == nil && time.Since(start) < 5*time.Second; {
+				time.Sleep(20 * time.Millisecond)
+			}
+		}
+	})
+	if out, code := finish(p, 2*time.Minute, cmd); code != 0 {
+		p.Fatalf("status %d:\n%s", code, out)
+	}
+}
+
+// stay starts a line that stays in the foreground.
+func (p *paster) stay(line string) {
+	p.Helper()
+	if strings.Contains(line, "cepa demo") {
+		p.interrupt() // another example of the same port
+	}
+	s, err := launch(p.shell("exec " + line))
+	if err != nil {
+		p.Fatal(err)
+	}
+	p.stays = s
+	p.Cleanup(p.interrupt)
+	well := regexp.MustCompile(`(?m)^(ready|100 %)`)
+	if strings.Contains(line, "cepa relay") { // which may wait for others
+		well = regexp.MustCompile(`(?m)^ *\d+ %`)
+	}
+	within(p, 60*time.Second, "it says that it gets on: "+line, func() bool {
+		if !s.running() {
+			p.Fatalf("it ended: %v\n%s", s.err, s.tail())
+		}
+		return well.MatchString(s.output())
+	})
+}
+
+// foreground says whether a command stays in the foreground.
 func foreground(line string) bool {
+	if strings.HasSuffix(line, "&") {
+		return false
+	}
 	if regexp.MustCompile(`cepa (relay|client)\b`).MatchString(line) {
 		return !strings.Contains(line, "--help")
 	}
