@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"cepa/cert"
+	"cepa/directory"
 	"cepa/env"
 	"cepa/limit"
 )
@@ -40,11 +41,12 @@ func (b *bucket) take(now time.Time) bool { return b.rate.Take(&b.Bucket, 1, mon
 
 func mono(start, now time.Time) env.Mono { return env.Mono(now.Sub(start)) }
 
-// memory remembers messages for one to two minutes, so that each costs at most one verification in that time. It keeps
-// keyed hashes, so nobody can make a message that is taken for another. It belongs to one goroutine.
+// memory remembers messages for one to two minutes, so that each costs at most one verification in that time, and the
+// rumours of those that verified; nil stands for the others. It keeps keyed hashes, so nobody can make a message that is
+// taken for another. It belongs to one goroutine.
 type memory struct {
 	seed     maphash.Seed
-	new, old map[uint64]struct{}
+	new, old map[uint64]*directory.Rumour
 	turned   time.Time
 }
 
@@ -53,7 +55,9 @@ const (
 	memoryTime = time.Minute
 )
 
-func newMemory() memory { return memory{seed: maphash.MakeSeed(), new: make(map[uint64]struct{})} }
+func newMemory() memory {
+	return memory{seed: maphash.MakeSeed(), new: make(map[uint64]*directory.Rumour)}
+}
 
 func (m *memory) hash(a alive) uint64 {
 	var h maphash.Hash
@@ -63,15 +67,14 @@ func (m *memory) hash(a alive) uint64 {
 	return h.Sum64()
 }
 
-func (m *memory) has(h uint64, now time.Time) bool {
+func (m *memory) find(h uint64, now time.Time) (r *directory.Rumour, seen bool) {
 	if now.Sub(m.turned) >= memoryTime || len(m.new) >= memorySize {
-		m.old, m.new, m.turned = m.new, make(map[uint64]struct{}), now
+		m.old, m.new, m.turned = m.new, make(map[uint64]*directory.Rumour), now
 	}
-	_, in := m.new[h]
-	if !in {
-		_, in = m.old[h]
+	if r, seen = m.new[h]; !seen {
+		r, seen = m.old[h]
 	}
-	return in
+	return r, seen
 }
 
-func (m *memory) add(h uint64) { m.new[h] = struct{}{} }
+func (m *memory) add(h uint64, r *directory.Rumour) { m.new[h] = r }

@@ -2,7 +2,7 @@
 // links that a relay has open. hashicorp/memberlist drives the epidemic: to whom next, how often, what first.
 //
 // It does not decide what a rumour is worth: a Handler (the directory agent) does, on the node's loop, and nothing is
-// passed on before it has accepted. It opens no socket, resolves no name, and fetches no descriptor. Clients never
+// passed on before it has accepted, at once or, when it has seen the descriptor, by Spread. It opens no socket, resolves no name, and fetches no descriptor. Clients never
 // gossip. A network does not depend on it: the agent reconciles with other relays beside it.
 //
 // # Why memberlist, and how little of it
@@ -30,15 +30,19 @@
 // Two things follow from switching the rest off. memberlist picks the receivers of a packet among all members, and most of
 // them have no link with this relay: such a packet goes to a neighbour chosen at random, so the epidemic runs along
 // open links, and while there are few of them Dial is asked for more, within a budget. And memberlist forgets the dead
-// only when it probes: once many names have died, it is replaced by a fresh one that learns the living again.
+// only when it probes: once many names have died, it is replaced by a fresh one that learns the living again; when it may
+// be told of no more names, others wait for that.
+//
+// The table is bounded. When it is full, or a site has as many of it as candidates may come from there, a relay that the
+// consensus does not list has to go, by lot: neither a flood of names nor those who came first keep newcomers out.
 //
 // Instead of memberlist's Join, a new neighbour is sent this relay's own rumour and a few others at once, and more two
 // seconds later; instead of its push/pull, the neighbours in turn are sent a few, one neighbour every ten seconds.
 //
 // # Concurrency
 //
-// New, Announce, OnPacket, LinkUp, LinkDown and Forget are called on the node's loop; none of them waits. Members, Stats
-// and Close may be called from any goroutine, the loop's included. Config's functions are called on the loop, except Post and
+// New, Announce, OnPacket, OnConsensus, LinkUp, LinkDown, Spread and Forget are called on the node's loop; none of them
+// waits. Members, Stats and Close may be called from any goroutine, the loop's included. Config's functions are called on the loop, except Post and
 // Now, which are called from any goroutine. One worker goroutine reads and verifies packets; the others are memberlist's. After
 // Close nothing is called any more. Every queue and table is bounded by Limits; what does not fit is dropped and counted.
 //

@@ -23,8 +23,9 @@ import (
 // Handler judges rumours.
 type Handler interface {
 	// OnRumour brings a rumour that verified, is valid now, and is newer than what gossip holds of that relay; from is the
-	// neighbour that told. It returns true if the rumour is to be passed on. The slice is shared: read it, keep it if need
-	// be, do not modify it. It is called on the loop and may call Forget and Announce.
+	// neighbour that told. It returns true if the rumour is to be passed on. A Handler that has to find that out returns
+	// false, and calls Spread later; until then it hears of each neighbour that tells the same. The slice is shared: read
+	// it, keep it if need be, do not modify it. It is called on the loop and may call Forget, Spread and Announce.
 	OnRumour(sealed []byte, from cert.Identity) (accept bool)
 }
 
@@ -50,7 +51,7 @@ type Config struct {
 
 // Limits are the bounds of a Gossip.
 type Limits struct {
-	Members        int        // relays of which a rumour is held; memberlist remembers up to twice as many names
+	Members        int        // relays of which a rumour is held; memberlist is told up to twice as many names
 	Inbox          int        // packets that wait to be read, at most 2041 bytes each
 	InboxNeighbour int        // of these, from one neighbour
 	Outgoing       int        // packets of memberlist that wait for the loop
@@ -137,6 +138,8 @@ type Gossip struct {
 	own         []byte // this relay's rumour; nil before the first Announce
 	table       map[cert.Identity]*entry
 	departed    map[cert.Identity]*directory.Rumour // farewells of relays that are no longer in the table
+	unlisted    *directory.Lottery                  // the entries of relays that the consensus does not list
+	listed      func(cert.Identity) bool            // asked on the loop only
 	waiting     int                                 // entries that memberlist has not taken yet
 	incarnation uint32
 }
@@ -170,6 +173,8 @@ func New(cfg Config) (*Gossip, error) {
 		memory: newMemory(), renewed: start,
 		quit:  make(chan struct{}),
 		table: make(map[cert.Identity]*entry), departed: make(map[cert.Identity]*directory.Rumour),
+		unlisted: directory.NewLottery(int(cfg.Network.Limit(directory.CandidatesPerSite)), rand.IntN),
+		listed:   func(cert.Identity) bool { return false },
 	}
 	g.logger = log.New(newLogWriter(cfg.Log), "", 0)
 	g.driver = g.newDriver()
@@ -228,6 +233,32 @@ func (g *Gossip) Announce(sealed []byte) {
 	packet := appendAlive(nil, alive{g.self, sealed, wireIncarnation})
 	for _, n := range g.order {
 		g.send(n, packet) // whom memberlist does not know yet hears it too
+	}
+}
+
+// Spread takes in a rumour that the Handler was shown and did not accept then. from is the neighbour that told. The slice
+// is shared and not to be modified.
+func (g *Gossip) Spread(r directory.Rumour, sealed []byte, from cert.Identity) {
+	if !g.closed.Load() && r.Identity != g.self && g.now().Before(r.Expires) {
+		g.admit(news{r, sealed, from})
+	}
+}
+
+// OnConsensus says that another consensus is in use. listed is asked whether it lists a relay, now and until the next call,
+// on the loop, and must not call the Gossip. What is held of such relays is never given up to make room for others.
+func (g *Gossip) OnConsensus(listed func(id cert.Identity) bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.listed = listed
+	for id, e := range g.table {
+		switch in := listed(id); {
+		case in && e.ticket != nil:
+			g.unlisted.Leave(e.ticket)
+			e.ticket = nil
+		case !in && e.ticket == nil:
+			e.ticket = directory.NewTicket(id, []netip.AddrPort{e.rumour.Address})
+			g.unlisted.Join(e.ticket)
+		}
 	}
 }
 

@@ -36,8 +36,8 @@ const (
 	DropInvalid       // message whose rumour does not verify, or not now
 	DropSquatted      // message in the name of a relay that did not sign it
 	DropStale         // message older than what is held
-	DropDeclined      // message that the Handler did not accept
-	DropTableFull     // message of a relay that there is no room for
+	DropDeclined      // message that the Handler did not accept, or not at once
+	DropTableFull     // message of a relay that there is no room for: all held are in the consensus
 
 	DropDriverFull    // to memberlist: not taken at once; tried again later
 	DropOutgoing      // from memberlist: the loop is too far behind
@@ -88,6 +88,7 @@ type Stats struct {
 	Verified    uint64 // rumours whose signatures were checked
 	Accepted    uint64 // rumours that were new and accepted by the Handler
 	Dials       uint64 // links asked for
+	Evicted     uint64 // relays given up to make room for others
 	Renewals    uint64 // times that memberlist was replaced
 	Dropped     map[Reason]uint64
 	Neighbours  int // identities with an open link
@@ -98,9 +99,9 @@ type Stats struct {
 }
 
 type counters struct {
-	packetsIn, packetsOut, redirected, verified, accepted, dials, renewals atomic.Uint64
-	neighbours                                                             atomic.Int64
-	dropped                                                                [reasons]atomic.Uint64
+	packetsIn, packetsOut, redirected, verified, accepted, dials, evicted, renewals atomic.Uint64
+	neighbours                                                                      atomic.Int64
+	dropped                                                                         [reasons]atomic.Uint64
 }
 
 func (c *counters) drop(r Reason) { c.dropped[r].Add(1) }
@@ -110,7 +111,7 @@ func (g *Gossip) Stats() Stats {
 	c := &g.counters
 	s := Stats{
 		PacketsIn: c.packetsIn.Load(), PacketsOut: c.packetsOut.Load(), Redirected: c.redirected.Load(),
-		Verified: c.verified.Load(), Accepted: c.accepted.Load(), Dials: c.dials.Load(), Renewals: c.renewals.Load(),
+		Verified: c.verified.Load(), Accepted: c.accepted.Load(), Dials: c.dials.Load(), Evicted: c.evicted.Load(), Renewals: c.renewals.Load(),
 		Dropped: make(map[Reason]uint64), Neighbours: int(c.neighbours.Load()), Inbox: len(g.inbox),
 	}
 	for r := range c.dropped {

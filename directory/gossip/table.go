@@ -3,6 +3,7 @@ package gossip
 import (
 	"bytes"
 	"cmp"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -14,10 +15,11 @@ import (
 type entry struct {
 	rumour      directory.Rumour
 	sealed      []byte
-	from        cert.Identity // the neighbour that told
-	incarnation uint32        // towards memberlist
-	waiting     bool          // memberlist has not taken it yet
-	member      bool          // memberlist holds the relay for alive
+	from        cert.Identity     // the neighbour that told
+	incarnation uint32            // towards memberlist
+	waiting     bool              // memberlist has not taken it yet
+	member      bool              // memberlist holds the relay for alive
+	ticket      *directory.Ticket // nil when the consensus lists the relay
 }
 
 // compareRumours says which of two rumours of one relay is newer, in the order of descriptors (Descriptor.Compare). Of
@@ -62,15 +64,17 @@ func (g *Gossip) admit(n news) {
 	}
 	id := n.rumour.Identity
 	e := g.table[id]
+	ticket, ok := g.makeRoomLocked(&n.rumour, e)
+	if !ok {
+		g.counters.drop(DropTableFull)
+		return
+	}
 	if e == nil {
-		if !g.roomLocked(id) {
-			g.counters.drop(DropTableFull)
-			return
-		}
 		e = &entry{}
 		g.table[id] = e
 		delete(g.departed, id)
 	}
+	e.ticket = ticket
 	g.counters.accepted.Add(1)
 	g.incarnation++
 	e.rumour, e.sealed, e.from, e.incarnation = n.rumour, n.sealed, n.from, g.incarnation
@@ -78,14 +82,46 @@ func (g *Gossip) admit(n news) {
 	g.feedLocked(e)
 }
 
-// roomLocked reports whether one more relay may be held, by the table and by memberlist, which remembers the dead.
-func (g *Gossip) roomLocked(id cert.Identity) bool {
-	if len(g.table) >= g.limits.Members {
-		g.expireLocked(g.now())
+// makeRoomLocked makes room for the rumour of a relay in the place of e, the entry that it has, if any: by lot among those
+// that the consensus does not list, so that a flood of names does not keep newcomers out, nor push out the others. It
+// returns the relay's ticket in that lottery, nil for a listed one, or false when all that are held are listed.
+func (g *Gossip) makeRoomLocked(r *directory.Rumour, e *entry) (ticket *directory.Ticket, ok bool) {
+	if e != nil && e.ticket != nil {
+		g.unlisted.Leave(e.ticket)
+		e.ticket = nil
 	}
-	_, known := g.driver.names[id]
-	return len(g.table) < g.limits.Members && (known || len(g.driver.names) < 2*g.limits.Members)
+	listed := g.listed(r.Identity)
+	place := []netip.AddrPort{r.Address}
+	if listed {
+		place = nil // no site is full for it
+	}
+	ticket = directory.NewTicket(r.Identity, place)
+	for {
+		full := e == nil && len(g.table) >= g.limits.Members
+		loser := g.unlisted.Loser(ticket, full)
+		if loser == nil && full {
+			return nil, false
+		}
+		if loser == nil {
+			break
+		}
+		g.counters.evicted.Add(1)
+		g.forgetLocked(loser.Identity, g.table[loser.Identity])
+	}
+	if listed {
+		return nil, true
+	}
+	g.unlisted.Join(ticket)
+	return ticket, true
 }
+
+// nameRoomLocked reports whether memberlist may be told of a relay: it remembers the dead until it is replaced.
+func (g *Gossip) nameRoomLocked(id cert.Identity) bool {
+	_, known := g.driver.names[id]
+	return known || !g.namesFullLocked()
+}
+
+func (g *Gossip) namesFullLocked() bool { return len(g.driver.names) >= 2*g.limits.Members }
 
 func (g *Gossip) waitLocked(e *entry, waiting bool) {
 	switch {
@@ -100,7 +136,7 @@ func (g *Gossip) waitLocked(e *entry, waiting bool) {
 // feedLocked gives an entry to memberlist and reports whether there was room.
 func (g *Gossip) feedLocked(e *entry) bool {
 	a := alive{e.rumour.Identity, e.sealed, e.incarnation}
-	if !g.driver.feed(appendAlive(make([]byte, 0, len(e.sealed)+160), a)) {
+	if !g.nameRoomLocked(a.id) || !g.driver.feed(appendAlive(make([]byte, 0, len(e.sealed)+160), a)) {
 		g.counters.drop(DropDriverFull)
 		return false
 	}
@@ -112,13 +148,23 @@ func (g *Gossip) feedLocked(e *entry) bool {
 // choosing the relay, whose packets are redirected, until it is replaced. A farewell is remembered until the
 // descriptor's end: whoever missed it still passes on the rumour before it.
 func (g *Gossip) forgetLocked(id cert.Identity, e *entry) {
-	if farewell(&e.rumour) && len(g.departed) < g.limits.Members {
+	if farewell(&e.rumour) {
+		for old := range g.departed { // by lot
+			if len(g.departed) < g.limits.Members {
+				break
+			}
+			delete(g.departed, old)
+		}
 		last := e.rumour
 		g.departed[id] = &last
 	}
+	if e.ticket != nil {
+		g.unlisted.Leave(e.ticket)
+		e.ticket = nil
+	}
 	g.waitLocked(e, false)
 	delete(g.table, id)
-	if !g.driver.feed(appendDead(nil, id, g.self, e.incarnation)) {
+	if _, known := g.driver.names[id]; known && !g.driver.feed(appendDead(nil, id, g.self, e.incarnation)) {
 		g.counters.drop(DropDriverFull)
 	}
 }

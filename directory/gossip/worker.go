@@ -30,7 +30,8 @@ const (
 	longTick     = 10               // ticks between two searches for what has expired, and between two trickles
 	welcomePause = 2 * time.Second  // between the two welcomes
 	trickleSize  = 4                // rumours, which fit into one packet
-	renewPause   = 10 * time.Minute // at least, between two replacements of memberlist
+	renewPause   = 10 * time.Minute // at least, between two replacements of memberlist that remembers many dead
+	renewSoon    = time.Minute      // and of one that can be told of nobody else
 )
 
 // work is the worker: it reads packets one by one, each to its end, so at most one waits for the loop.
@@ -123,13 +124,16 @@ func (g *Gossip) examine(a alive, from cert.Identity) (n news, reason Reason, er
 		return n, DropDuplicate, nil
 	}
 	h := g.memory.hash(a)
+	verified, seen := g.memory.find(h, now)
 	switch {
-	case g.memory.has(h, now):
+	case seen && (verified == nil || !now.Before(verified.Expires) || !g.newer(verified)):
 		return n, DropDuplicate, nil
 	case !g.verify.take(from, now) || !g.verifyAll.take(now):
 		return n, DropVerifyBudget, nil
+	case seen: // but not accepted, or not yet: the Handler hears that this neighbour tells it as well
+		return news{*verified, bytes.Clone(a.meta), from}, 0, nil
 	}
-	g.memory.add(h)
+	g.memory.add(h, nil)
 	g.counters.verified.Add(1)
 	sealed := bytes.Clone(a.meta) // the packet is not kept
 	r, err := directory.OpenRumour(sealed, g.cfg.Network, now)
@@ -142,6 +146,7 @@ func (g *Gossip) examine(a alive, from cert.Identity) (n news, reason Reason, er
 	case !g.newer(&r):
 		return n, DropStale, nil
 	}
+	g.memory.add(h, &r)
 	return news{r, sealed, from}, 0, nil
 }
 
@@ -162,13 +167,14 @@ func (g *Gossip) chores(long bool) {
 	}
 	if g.waiting > 0 {
 		for _, e := range g.table {
-			if e.waiting && !g.feedLocked(e) {
+			if e.waiting && g.nameRoomLocked(e.rumour.Identity) && !g.feedLocked(e) {
 				break
 			}
 		}
 	}
 	dead := len(g.driver.names) - len(g.table)
-	renew := (dead > g.limits.Members/4 || g.incarnation >= maxIncarnation) && now.Sub(g.renewed) >= renewPause
+	pause := now.Sub(g.renewed)
+	renew := (dead > g.limits.Members/4 || g.incarnation >= maxIncarnation) && pause >= renewPause || g.namesFullLocked() && pause >= renewSoon
 	g.mu.Unlock()
 	if renew {
 		g.renewed = now
