@@ -18,6 +18,12 @@ import (
 type Gossip interface {
 	// Announce says that this is the rumour of this relay from now on.
 	Announce(rumour []byte)
+	// Spread says that the descriptor that a rumour tells of has come, so that the rumour may be kept and passed on:
+	// OnRumour did not accept it before. from is the neighbour that told. The slice is shared and not to be modified.
+	Spread(r Rumour, sealed []byte, from cert.Identity)
+	// OnConsensus says that another consensus is in use; listed says whether it, or one that is still valid, lists a
+	// relay, whenever it is asked on the loop.
+	OnConsensus(listed func(id cert.Identity) bool)
 	// Forget says that the descriptor of a relay is no longer held.
 	Forget(id cert.Identity)
 }
@@ -209,6 +215,9 @@ func (a *Agent) OnConsensus(c *Consensus) {
 	a.learnAddresses(c)
 	a.store.list(c)
 	a.serving.forget()
+	if a.cfg.Gossip != nil {
+		a.cfg.Gossip.OnConsensus(a.InConsensus)
+	}
 	a.announce()
 }
 
@@ -244,6 +253,12 @@ func (a *Agent) Addresses(id cert.Identity) []netip.AddrPort {
 	if e := a.store.entries[id]; e != nil {
 		return slices.Clone(e.Addresses)
 	}
+	return a.provedAddresses(id)
+}
+
+// provedAddresses are those in the consensus or the network file. What a descriptor or a rumour says of itself has not
+// been proved: who believes it can be made to knock at anybody's door.
+func (a *Agent) provedAddresses(id cert.Identity) []netip.AddrPort {
 	if c := a.cfg.Follower.Current(); c != nil {
 		if r := c.Lookup(id); r != nil {
 			return slices.Clone(r.Addresses)

@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 
@@ -26,11 +27,10 @@ func newRumours(network *Network) rumours {
 	}
 }
 
-// verdict is what was thought of a rumour.
+// verdict is what was found out about a rumour: nothing good when it is zero, or else of what descriptor it speaks.
 type verdict struct {
-	accept   bool // it is to be passed on, as long as there is or will be a descriptor
-	about    cert.Identity
-	describe cert.Digest
+	identity   cert.Identity
+	descriptor cert.Digest
 }
 
 // spend takes news of a relay from its budget, once for each digest however often it is heard. Relays of which nothing
@@ -72,9 +72,11 @@ func (r *rumours) remember(key [32]byte, v verdict) {
 	r.seen[key] = v
 }
 
-// OnRumour judges a rumour that the neighbour from has passed on: accept says whether it is true as far as it goes,
-// so that it may be kept and passed on, and fresh whether it says something new. The descriptor behind a fresh one is
-// then fetched, from that neighbour or from the relay itself.
+// OnRumour judges a rumour that the neighbour from has passed on: accept says whether it may be kept and passed on, and
+// fresh whether it says something new. It is accepted only when the descriptor is held that it speaks of: identities are
+// free, and whoever passes on what nobody has seen lets anybody speak to the whole network. The descriptor behind a
+// fresh one is fetched from that neighbour, who has it if it is honest; then the rumour goes to Gossip.Spread. To hear
+// the same rumour from others meanwhile gives more relays to ask.
 func (a *Agent) OnRumour(sealed []byte, from cert.Identity) (accept, fresh bool) {
 	a.stats.Rumours++
 	now := a.env.Clock.Now()
@@ -83,8 +85,17 @@ func (a *Agent) OnRumour(sealed []byte, from cert.Identity) (accept, fresh bool)
 		return false, false
 	}
 	key := sha256.Sum256(sealed)
-	if v, known := a.rumours.seen[key]; known && (!v.accept || a.stands(v)) {
-		return v.accept, false
+	if v, known := a.rumours.seen[key]; known {
+		e, p := a.store.entries[v.identity], a.pulls.wanted[v.descriptor]
+		switch {
+		case v.identity.IsZero():
+			return false, false
+		case e != nil && e.Digest == v.descriptor:
+			return true, false
+		case p != nil && p.identity == v.identity:
+			p.ask([]env.Target{a.targetOf(from)})
+			return false, false
+		}
 	}
 	if !a.rumours.from.Take(string(from[:]), 1, now) {
 		a.stats.LimitedRumours++
@@ -103,23 +114,20 @@ func (a *Agent) OnRumour(sealed []byte, from cert.Identity) (accept, fresh bool)
 		return false, false
 	}
 	accept, fresh, final := a.judge(r, now)
-	if fresh && !a.believe(r, a.targetOf(from)) {
-		return false, false // nothing would ever show whether there is a descriptor
+	if fresh && !a.believe(&hearsay{r, bytes.Clone(sealed), from}, a.targetOf(from)) {
+		return false, false // it is judged anew when it is heard again
 	}
-	if final {
-		a.rumours.remember(key, verdict{accept, r.Identity, r.Descriptor})
+	switch {
+	case final && (accept || fresh):
+		a.rumours.remember(key, verdict{r.Identity, r.Descriptor})
+	case final:
+		a.rumours.remember(key, verdict{})
 	}
 	return accept, fresh
 }
 
-// stands says whether what a rumour was accepted for still holds: a descriptor of the relay is held, or on its way.
-func (a *Agent) stands(v verdict) bool {
-	p := a.pulls.wanted[v.describe]
-	return a.store.entries[v.about] != nil || p != nil && p.identity == v.about
-}
-
-// judge compares a verified rumour with what is held. The verdict is final when hearing the same rumour again cannot
-// change it.
+// judge compares a verified rumour with what is held. A fresh one that is not accepted may be when its descriptor has
+// come. The verdict is final when it need not be verified again to be judged again.
 func (a *Agent) judge(r Rumour, now env.Mono) (accept, fresh, final bool) {
 	if r.Identity == a.cfg.Identity {
 		return a.own.Descriptor != nil && r.Descriptor == a.own.Digest, false, false
@@ -142,30 +150,35 @@ func (a *Agent) judge(r Rumour, now env.Mono) (accept, fresh, final bool) {
 		a.stats.LimitedRumours++
 		return false, false, false
 	}
-	return true, true, true
+	return false, true, true
 }
 
 // believe acts on a rumour that says something new, and reports whether there is a descriptor behind it or on its way.
-func (a *Agent) believe(r Rumour, from env.Target) bool {
-	if e := a.store.entries[r.Identity]; e != nil && e.Digest == r.Descriptor {
-		e.leaving = true
-		a.log.Info("a relay says that it leaves", "relay", r.Identity.Short())
-		a.changed(r.Identity)
+// The descriptor comes from those who told, and not from where the rumour says that the relay is, unless the consensus
+// says so too: else one rumour could make all relays of the network call at any address.
+func (a *Agent) believe(h *hearsay, from env.Target) bool {
+	if e := a.store.entries[h.Identity]; e != nil && e.Digest == h.Descriptor {
+		a.onFarewell(e)
 		return true
 	}
-	if _, held := a.store.digests[r.Descriptor]; held {
+	if _, held := a.store.digests[h.Descriptor]; held {
 		return false // it is another's
 	}
-	p := &pull{digest: r.Descriptor, identity: r.Identity, from: from.Identity}
-	itself := env.Target{Identity: r.Identity, Addresses: oneAddress(r)}
-	if from.Identity != r.Identity {
-		p.sources = append(p.sources, from)
+	p := &pull{digest: h.Descriptor, identity: h.Identity, hearsay: h, from: from.Identity, sources: []env.Target{from}}
+	if a.InConsensus(h.Identity) {
+		p.ask([]env.Target{a.targetOf(h.Identity)})
 	}
-	p.sources = append(p.sources, itself)
 	return a.pull(p)
 }
 
-// targetOf is how to reach a relay of which an open link may be all that is known.
+// onFarewell hears that a relay leaves whose descriptor is held.
+func (a *Agent) onFarewell(e *entry) {
+	e.leaving = true
+	a.log.Info("a relay says that it leaves", "relay", e.Identity.Short())
+	a.changed(e.Identity)
+}
+
+// targetOf is how to reach a relay: over an open link, which may be all that is known, or where it is proved to be.
 func (a *Agent) targetOf(id cert.Identity) env.Target {
-	return env.Target{Identity: id, Addresses: a.Addresses(id)}
+	return env.Target{Identity: id, Addresses: a.provedAddresses(id)}
 }

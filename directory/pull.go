@@ -3,7 +3,6 @@ package directory
 import (
 	"bytes"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -15,9 +14,17 @@ import (
 type pull struct {
 	digest   cert.Digest
 	identity cert.Identity // who says that it is theirs, by a rumour; zero when only the digest is known
+	hearsay  *hearsay      // that rumour, to be passed on when it has proved true; nil without one
 	from     cert.Identity // who told of it: bounds count by this
 	sources  []env.Target  // still to be asked
 	at       int           // index in the queue; -1 when it runs
+}
+
+// hearsay is a rumour that was heard.
+type hearsay struct {
+	Rumour
+	sealed []byte
+	from   cert.Identity
 }
 
 // pulls are the descriptors being fetched and those that wait for their turn.
@@ -92,8 +99,6 @@ const (
 	failedPullFor = 10 * time.Second // at most; less when relays compare notes more often
 )
 
-func oneAddress(r Rumour) []netip.AddrPort { return []netip.AddrPort{r.Address} }
-
 // pull queues a descriptor and reports whether it is on its way, for the identity that p names: not when it was refused
 // lately, when another says that it is theirs, or when too much that the same relay told of is waiting. What it costs
 // does not depend on how much is waiting.
@@ -103,11 +108,9 @@ func (a *Agent) pull(p *pull) bool {
 		return false
 	}
 	if o := q.wanted[p.digest]; o != nil {
-		if len(o.sources) < maxSources {
-			o.sources = append(o.sources, p.sources...)
-		}
+		o.ask(p.sources)
 		if o.identity.IsZero() {
-			o.identity = p.identity
+			o.identity, o.hearsay = p.identity, p.hearsay
 		}
 		return o.identity == p.identity || p.identity.IsZero()
 	}
@@ -121,22 +124,27 @@ func (a *Agent) pull(p *pull) bool {
 	}
 	if len(q.queue) >= maxPullsQueued { // one has to go, by lot
 		a.stats.LimitedRumours++
-		a.giveUp(q.remove(a.random(len(q.queue))))
+		q.forget(q.remove(a.random(len(q.queue))))
 	}
 	q.add(p)
 	a.pump()
 	return true
 }
 
-// giveUp ends the wish for a descriptor that is neither queued nor running any more. Gossip forgets a relay of which
-// there is nothing but the rumour: identities are free, and a rumour that nothing stands behind is not to be kept or
-// passed on.
-func (a *Agent) giveUp(p *pull) {
-	if a.pulls.wanted[p.digest] == p {
-		delete(a.pulls.wanted, p.digest)
+// ask adds sources to those that are still to be asked.
+func (p *pull) ask(sources []env.Target) {
+	for _, s := range sources {
+		known := slices.ContainsFunc(p.sources, func(o env.Target) bool { return o.Identity == s.Identity })
+		if !known && len(p.sources) < maxSources {
+			p.sources = append(p.sources, s)
+		}
 	}
-	if !p.identity.IsZero() && a.store.entries[p.identity] == nil && a.cfg.Gossip != nil {
-		a.cfg.Gossip.Forget(p.identity)
+}
+
+// forget ends the wish for a descriptor that is neither queued nor running any more.
+func (q *pulls) forget(p *pull) {
+	if q.wanted[p.digest] == p {
+		delete(q.wanted, p.digest)
 	}
 }
 
@@ -187,7 +195,7 @@ func (a *Agent) tryPull(p *pull) {
 
 func (a *Agent) endPull(p *pull) {
 	a.pulls.open--
-	a.giveUp(p)
+	a.pulls.forget(p)
 	a.env.Clock.AfterFunc(0, a.pump) // an event of its own: many in a row must not nest
 }
 
@@ -211,6 +219,24 @@ func (a *Agent) onPulled(p *pull, from env.Target, status Status, sealed []byte,
 	// Should it not be of the relay whose rumour named it, the rumour was false, and the descriptor is true all the same.
 	a.take(&entry{Descriptor: d, sealed: bytes.Clone(sealed)})
 	a.endPull(p)
+	if p.hearsay != nil {
+		a.confirm(p.hearsay)
+	}
+}
+
+// confirm passes a rumour on whose descriptor is held now. Nobody else could tell it from one about nothing, of which
+// anybody can make any number.
+func (a *Agent) confirm(h *hearsay) {
+	e := a.store.entries[h.Identity]
+	if e == nil || e.Digest != h.Descriptor || !e.Published.Equal(h.Published) || !slices.Contains(e.Addresses, h.Address) {
+		return
+	}
+	if h.isFarewell() {
+		a.onFarewell(e)
+	}
+	if a.cfg.Gossip != nil {
+		a.cfg.Gossip.Spread(h.Rumour, h.sealed, h.from)
+	}
 }
 
 // take stores a descriptor that verifies, if it is news.

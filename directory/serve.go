@@ -1,6 +1,9 @@
 package directory
 
 import (
+	"bytes"
+	"net/netip"
+
 	"cepa/cert"
 	"cepa/env"
 	"cepa/ipaddr"
@@ -106,8 +109,9 @@ func (a *Agent) lookUp(q Request, from *env.Peer) []byte {
 	return AppendAnswer(nil, StatusBadRequest, nil)
 }
 
-// onAnnounce takes the rumour of a relay about itself: nobody else can announce it. The descriptor is fetched from the
-// address that the rumour names, over a link that proves who answers there.
+// onAnnounce takes the rumour of a relay about itself: nobody else can announce it. The descriptor is fetched over the
+// link that the announcement came by. Should that be gone, the address that the rumour names is called only if the link
+// came from there.
 func (a *Agent) onAnnounce(sealed []byte, from *env.Peer) Status {
 	r, err := OpenRumour(sealed, a.network, a.env.Clock.Wall())
 	if err != nil || r.Identity != from.Identity {
@@ -116,13 +120,20 @@ func (a *Agent) onAnnounce(sealed []byte, from *env.Peer) Status {
 		return StatusRefused
 	}
 	accept, fresh, _ := a.judge(r, a.env.Clock.Now())
+	if fresh {
+		to := a.targetOf(r.Identity)
+		if len(to.Addresses) == 0 && r.Address.Addr() == from.Address.Addr().Unmap() {
+			to.Addresses = []netip.AddrPort{r.Address}
+		}
+		if !a.believe(&hearsay{r, bytes.Clone(sealed), r.Identity}, to) {
+			a.stats.Busy++
+			return StatusBusy // the relay tries again soon
+		}
+		return StatusOK
+	}
 	if !accept {
 		a.stats.Refused++
 		return StatusRefused
-	}
-	if fresh && !a.believe(r, env.Target{Identity: r.Identity, Addresses: oneAddress(r)}) {
-		a.stats.Busy++
-		return StatusBusy // the relay tries again soon
 	}
 	return StatusOK
 }
