@@ -1,7 +1,6 @@
 package circuit
 
 import (
-	"cmp"
 	"log/slog"
 	"slices"
 	"time"
@@ -52,10 +51,12 @@ type Limits struct {
 	Losses      int           // circuits that may be lost under one request besides
 	RequestTime time.Duration // for a request to be answered
 	ProbeTime   time.Duration // without progress of a probe
-	AvoidTime   time.Duration // for which a relay that failed is avoided at first; doubles
+	AvoidTime   time.Duration // for which a relay that failed is avoided at first, behind the same hop; doubles
 	AvoidMost   time.Duration
 	DoubtTime   time.Duration // for which a relay that may be silent is avoided
-	Avoided     int           // relays avoided at once
+	Avoided     int           // failures remembered, and doubts
+	AvoidShare  int           // percent of the network's weight that are avoided at once behind one hop …
+	AvoidLeast  int           // … or so many relays, if these weigh more
 }
 
 // DefaultLimits fit a client of one person.
@@ -84,6 +85,8 @@ func DefaultLimits() Limits {
 		AvoidMost:   10 * time.Minute,
 		DoubtTime:   15 * time.Second, // until the links have noticed, if it is so
 		Avoided:     256,
+		AvoidShare:  20,
+		AvoidLeast:  4,
 	}
 }
 
@@ -121,8 +124,10 @@ type Client struct {
 	requests int
 	live     []*Handle // requests without an outcome, in order
 	ports    []usedPort
-	avoided  []avoidance
-	epoch    int // of NewIdentity
+	failed   []avoidance
+	doubts   []doubt    // in order of their ends
+	outlooks []*outlook // of the guards in use, until something changes
+	epoch    int        // of NewIdentity
 	nextID   uint64
 	failures int      // builds in a row
 	pause    env.Mono // no build before
@@ -136,15 +141,6 @@ type Client struct {
 type usedPort struct {
 	to   destination
 	last env.Mono
-}
-
-// avoidance is a relay beyond the first hop that failed lately.
-type avoidance struct {
-	id    cert.Identity
-	since env.Mono
-	until env.Mono
-	times int  // that it failed
-	doubt bool // it may have been another
 }
 
 // New makes a Client and reads its guards. It builds the first circuits when ConsensusChanged
@@ -254,9 +250,9 @@ func (c *Client) refresh() {
 	view := c.cfg.View()
 	switch {
 	case view == nil:
-		c.network = nil
+		c.network, c.outlooks = nil, nil
 	case c.network == nil || c.network.consensus != view:
-		c.network = newNetwork(view)
+		c.network, c.outlooks = newNetwork(view), nil
 		c.guards.update(c.network, c.subnets())
 		for _, p := range c.circuits {
 			for _, r := range p.path {
@@ -274,72 +270,4 @@ func (c *Client) use(to destination) {
 	c.ports = slices.DeleteFunc(c.ports, func(u usedPort) bool { return u.to == to })
 	c.ports = slices.Insert(c.ports, 0, usedPort{to, c.env.Clock.Now()})
 	c.ports = c.ports[:min(len(c.ports), c.limits.Ports)]
-}
-
-// avoid keeps a relay that failed out of new circuits for a while, longer each time.
-func (c *Client) avoid(id cert.Identity) {
-	a := c.avoidance(id)
-	now := c.env.Clock.Now()
-	if a.until > now && !a.doubt {
-		return // the same failure, seen by another circuit
-	}
-	backoff := c.limits.AvoidTime
-	for range min(a.times, 10) {
-		backoff = min(2*backoff, c.limits.AvoidMost)
-	}
-	a.times++
-	a.since, a.until, a.doubt = now, now.Add(backoff), false
-}
-
-// doubt is avoid for a relay that may be the one that is silent. Circuits through it take no
-// new streams until something comes on them.
-func (c *Client) doubt(id cert.Identity) {
-	a := c.avoidance(id)
-	if now := c.env.Clock.Now(); a.until <= now {
-		a.since, a.until, a.doubt = now, now.Add(c.limits.DoubtTime), true
-	}
-}
-
-// avoidance finds or makes the entry of a relay.
-func (c *Client) avoidance(id cert.Identity) *avoidance {
-	i := slices.IndexFunc(c.avoided, func(a avoidance) bool { return a.id == id })
-	if i < 0 {
-		if len(c.avoided) >= c.limits.Avoided {
-			oldest := slices.MinFunc(c.avoided, func(a, b avoidance) int { return cmp.Compare(a.until, b.until) })
-			c.forgive(oldest.id)
-		}
-		c.avoided = append(c.avoided, avoidance{id: id})
-		i = len(c.avoided) - 1
-	}
-	return &c.avoided[i]
-}
-
-// forgive ends that: the relay has become part of a circuit.
-func (c *Client) forgive(id cert.Identity) {
-	c.avoided = slices.DeleteFunc(c.avoided, func(a avoidance) bool { return a.id == id })
-}
-
-// trust ends the doubts about a relay, but not what it is known to have failed at.
-func (c *Client) trust(id cert.Identity) {
-	c.avoided = slices.DeleteFunc(c.avoided, func(a avoidance) bool { return a.id == id && a.doubt })
-}
-
-// doubtful says whether a relay of the circuit beyond the guard is avoided and nothing has come
-// on the circuit since.
-func (c *Client) doubtful(p *pooled) bool {
-	now := c.env.Clock.Now()
-	return slices.ContainsFunc(c.avoided, func(a avoidance) bool {
-		return a.until > now && a.since > p.circuit.heard && slices.ContainsFunc(p.path[1:], func(r *relayInfo) bool { return r.identity == a.id })
-	})
-}
-
-// avoids says whether a relay failed lately, in the middle, at the end, or as a guard.
-func (c *Client) avoids(id cert.Identity) bool {
-	now := c.env.Clock.Now()
-	for _, g := range c.guards.listed {
-		if g.id == id && (g.suspect || g.state == guardDown) {
-			return true
-		}
-	}
-	return slices.ContainsFunc(c.avoided, func(a avoidance) bool { return a.id == id && a.until > now })
 }

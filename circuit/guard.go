@@ -268,6 +268,11 @@ func (g *guards) onFailure(x *guard, began env.Mono) {
 	g.log.Info("a guard does not answer; using the next", "failures", x.failures, "again", backoff)
 }
 
+// fails says whether a relay is a guard that does not answer.
+func (g *guards) fails(id cert.Identity) bool {
+	return slices.ContainsFunc(g.listed, func(x *guard) bool { return x.id == id && (x.suspect || x.state == guardDown) })
+}
+
 // offline says that no guard works.
 func (g *guards) offline() bool {
 	for _, x := range g.listed {

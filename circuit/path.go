@@ -16,6 +16,7 @@ import (
 type network struct {
 	consensus *directory.Consensus
 	relays    []*relayInfo // in the order of the consensus
+	total     uint64       // of their weights
 }
 
 // relayInfo is one usable relay of a consensus.
@@ -54,6 +55,7 @@ func newNetwork(c *directory.Consensus) *network {
 			}
 		}
 		n.relays = append(n.relays, info)
+		n.total += info.weight
 	}
 	return n
 }
@@ -197,30 +199,40 @@ type wish struct {
 	to     destination
 	banned []cert.Identity // never as exit
 	shun   []cert.Identity // not as exit or middle if there is another way
-	avoid  func(cert.Identity) bool
+	// avoid says whether a relay failed lately behind a hop, or, with the zero Identity, behind any.
+	avoid func(previous, relay cert.Identity) bool
 }
 
 // choosePath chooses exit and middle for a guard, in this order. Relays to avoid are used
 // before the request fails: first as middles, then as exits.
 func (n *network) choosePath(rand env.Rand, guard *relayInfo, w wish, subnets bool) ([]*relayInfo, error) {
-	shunned := func(id cert.Identity) bool { return slices.Contains(w.shun, id) }
-	allowed := func(cert.Identity) bool { return false }
-	both := func(id cert.Identity) bool { return shunned(id) || w.avoid(id) }
+	type care struct{ shun, avoid bool }
+	both, avoid, shun, none := care{true, true}, care{avoid: true}, care{shun: true}, care{}
+	refuses := func(k care, previous, id cert.Identity) bool {
+		return k.shun && slices.Contains(w.shun, id) || k.avoid && w.avoid(previous, id)
+	}
 	var err error
-	for _, level := range []struct{ exit, middle func(cert.Identity) bool }{
-		{both, both}, {both, w.avoid}, {w.avoid, w.avoid}, {shunned, allowed}, {allowed, allowed},
-	} {
-		var exit, middle *relayInfo
-		if exit, err = n.chooseExit(rand, guard, w, subnets, level.exit); err != nil {
-			continue
+	for _, level := range []struct{ exit, middle care }{{both, both}, {both, avoid}, {avoid, avoid}, {shun, none}, {none, none}} {
+		var alone []cert.Identity // exits that no middle goes with
+		for {
+			exit, why := n.chooseExit(rand, guard, w, subnets, func(id cert.Identity) bool {
+				return refuses(level.exit, cert.Identity{}, id) || slices.Contains(alone, id)
+			})
+			if why != nil {
+				if err = why; len(alone) > 0 {
+					err = errNoMiddle
+				}
+				break
+			}
+			middle := n.draw(rand, atMiddle, func(r *relayInfo) bool {
+				return together(r, guard, subnets) && together(r, exit, subnets) && !refuses(level.middle, guard.identity, r.identity) &&
+					!(level.exit.avoid && w.avoid(r.identity, exit.identity))
+			})
+			if middle != nil {
+				return []*relayInfo{guard, middle, exit}, nil
+			}
+			alone = append(alone, exit.identity)
 		}
-		middle = n.draw(rand, atMiddle, func(r *relayInfo) bool {
-			return together(r, guard, subnets) && together(r, exit, subnets) && !level.middle(r.identity)
-		})
-		if middle != nil {
-			return []*relayInfo{guard, middle, exit}, nil
-		}
-		err = errNoMiddle
 	}
 	return nil, err
 }

@@ -19,7 +19,7 @@ func newRand(seed uint64) *rand.ChaCha8 {
 	return rand.NewChaCha8(sha256.Sum256(fmt.Appendf(nil, "test %d", seed)))
 }
 
-func nobody(cert.Identity) bool { return false }
+func nobody(_, _ cert.Identity) bool { return false }
 
 // anyPorts allows every port.
 var anyPorts = directory.PortSummary{
@@ -248,7 +248,7 @@ func TestAvoidedRelaysAreTheLastResort(t *testing.T) {
 	draw := func(shun []cert.Identity, avoid ...cert.Identity) (middles, exits map[cert.Identity]bool) {
 		middles, exits = map[cert.Identity]bool{}, map[cert.Identity]bool{}
 		for range 200 {
-			w := wish{to: destination{port: 80, v4: true}, shun: shun, avoid: func(id cert.Identity) bool { return slices.Contains(avoid, id) }}
+			w := wish{to: destination{port: 80, v4: true}, shun: shun, avoid: func(_, id cert.Identity) bool { return slices.Contains(avoid, id) }}
 			path, err := n.choosePath(r, n.find(guard.Identity), w, true)
 			if err != nil {
 				t.Fatal(err)

@@ -168,7 +168,7 @@ func (c *Client) buildAll() (wake time.Duration) {
 	g, left := c.guards.trial()
 	if g != nil {
 		left = -1 // what becomes of the circuit is the next event
-		if err := c.build(g, wish{avoid: c.avoids}); err != nil {
+		if err := c.build(g, wish{}); err != nil {
 			left = time.Second
 		}
 	}
@@ -186,7 +186,7 @@ func (c *Client) buildWaiting() (wake time.Duration) {
 		if a.over || c.claim(a) {
 			continue
 		}
-		err := c.build(nil, wish{to: a.handle.to, banned: a.handle.banned, shun: a.handle.shun, avoid: c.avoids})
+		err := c.build(nil, wish{to: a.handle.to, banned: a.handle.banned, shun: a.handle.shun})
 		switch {
 		case err == nil:
 			p := c.circuits[len(c.circuits)-1]
@@ -256,7 +256,7 @@ func (c *Client) buildSpares() (wake time.Duration) {
 		if to == nil {
 			return -1
 		}
-		if err := c.build(nil, wish{to: *to, avoid: c.avoids}); err != nil {
+		if err := c.build(nil, wish{to: *to}); err != nil {
 			var w *waitError
 			if errors.As(err, &w) {
 				return w.wait
@@ -316,6 +316,7 @@ func (c *Client) build(g *guard, w wish) error {
 	if wait := c.guards.mayBuild(g); wait > 0 {
 		return &waitError{wait, errCaptured}
 	}
+	w.avoid = c.avoids(g.id)
 	path, err := c.network.choosePath(c.env.Rand, g.relay, w, c.subnets())
 	switch {
 	case err == nil:
@@ -391,7 +392,7 @@ func (p *pooled) becomeStalled() {
 		c.suspectGuard(p.guard)
 	}
 	for i := 1; i <= hops && hops > 0; i++ {
-		c.doubt(p.path[i].identity)
+		c.doubt(p.guard.id, p.path[i].identity)
 	}
 	c.planLater()
 }
@@ -425,7 +426,7 @@ func (c *Client) suspectGuard(g *guard) {
 func (c *Client) check(g *guard) {
 	if g.trying == 0 && g.relay != nil && c.network != nil && g.state != guardDown {
 		// A failure to choose a path has nothing to say about the guard.
-		_ = c.build(g, wish{avoid: c.avoids})
+		_ = c.build(g, wish{})
 	}
 }
 
@@ -439,7 +440,7 @@ func (p *pooled) onHop(circuit *circuit) {
 		c.guards.onSuccess(p.guard)
 		c.trouble = nil
 	} else {
-		c.forgive(p.path[hops-1].identity)
+		c.forgive(p.path[hops-2].identity, p.path[hops-1].identity)
 	}
 	if p.stalled {
 		p.stalled = false
@@ -462,7 +463,7 @@ func (p *pooled) onOpen(*circuit) {
 }
 
 func (p *pooled) onCell(*circuit) {
-	if len(p.client.avoided) > 0 {
+	if len(p.client.doubts) > 0 {
 		p.trust()
 	}
 	if p.suspect {
@@ -509,7 +510,7 @@ func (p *pooled) onDead(_ *circuit, f failure) {
 		}
 	default:
 		c.guards.onExtended(p.guard, false)
-		c.avoid(p.path[f.hop].identity)
+		c.avoid(p, f.hop)
 		c.backOff()
 	}
 }

@@ -464,7 +464,7 @@ func (h *Handle) doubt(winner *pooled) {
 		}
 		for _, r := range a.p.path[1:] {
 			if !slices.ContainsFunc(winner.path, func(w *relayInfo) bool { return w.identity == r.identity }) {
-				h.client.doubt(r.identity)
+				h.client.doubt(a.p.guard.id, r.identity)
 			}
 		}
 	}

@@ -44,6 +44,7 @@ type testRelay struct {
 	stats  flow.Stats
 	answer func(request []byte) []byte // of the directory
 	tamper func(from *env.Peer, cells []byte)
+	refuse func(cert.Identity) bool // whom it does not dial
 }
 
 const interval = time.Hour
@@ -86,10 +87,26 @@ func (r *testRelay) start() {
 		Directory: r, Policy: r.policy, Addresses: []netip.AddrPort{r.node.Address},
 		Test: true, IPv6: true, Limits: relay.DefaultLimits(),
 	})
+	e := r.node.Env
+	e.Dialer = &choosyDialer{e.Dialer, r}
 	r.links = flow.NewLinks(flow.Config{
-		Env: r.node.Env, Self: r.node.Identity, Budget: budget, Handler: r, Stats: &r.stats,
+		Env: e, Self: r.node.Identity, Budget: budget, Handler: r, Stats: &r.stats,
 	})
 	r.node.Serve(r)
+}
+
+// choosyDialer lets tests choose whom a relay extends to.
+type choosyDialer struct {
+	env.LinkDialer
+	r *testRelay
+}
+
+func (d *choosyDialer) DialLink(to env.Target, done func(env.Link, error)) {
+	if d.r.refuse != nil && d.r.refuse(to.Identity) {
+		d.r.node.Env.Clock.AfterFunc(0, func() { done(nil, errors.New("not a friend")) })
+		return
+	}
+	d.LinkDialer.DialLink(to, done)
 }
 
 // LinkUp lets tests alter cells on their way in.
