@@ -112,6 +112,16 @@ func TestOwnSleepIsNotANeighbourThatDoesNotRead(t *testing.T) {
 		b.w.run(time.Second)
 		b.in(raw(cell.CommandPadding, 0))
 	}
+	for range 2 { // a little late again and again: that is not the neighbour's time
+		b.w.now = b.l.tendAt.Add(DefaultKeepalive - 1)
+		b.w.step()
+		b.in(raw(cell.CommandPadding, 0))
+	}
+	if b.tap.closed {
+		t.Fatalf("closed for what this node lost: %v", b.tap.reason)
+	}
+	b.tap.queued = cell.Size
+	b.l.OnDrained()
 	b.w.now = b.w.now.Add(time.Hour)
 	b.w.step() // the late timer
 	b.in(raw(cell.CommandPadding, 0))

@@ -7,6 +7,9 @@
 // its streams, their windows, and the packing of relay messages into payloads (sections
 // "Relay messages", "Windows"). [Budget] is the node's one memory budget, over both.
 //
+// What a node has, circuits and links, is shared among those who ask by who they are and where
+// they come from (share.go): nobody has it all for coming first and staying.
+//
 // The package does not know keys or the relay crypto (packages onion and circuit, relay put
 // it between Leg and Mux), paths, exits, or TLS. It is called by relay, circuit, directory
 // and node, and by the shells through env.LinkHandler and env.ConnEvents.

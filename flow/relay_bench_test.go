@@ -89,7 +89,8 @@ func newRelayHop(tb testing.TB, circuits, batch int) *relayHop {
 	b.out.peer.Identity, b.out.peer.Dialled = cert.Identity{2}, true
 	n := &testNode{w: w}
 	links := NewLinks(Config{
-		Env: env.Env{Clock: b.clock, Rand: w}, Self: cert.Identity{3}, Handler: n, Budget: NewBudget(256 << 20),
+		Env: env.Env{Clock: b.clock, Rand: w}, Self: cert.Identity{3}, Handler: n, Budget: NewBudget(1 << 30),
+		Listed: func(cert.Identity) bool { return true },
 	})
 	var legs []*Leg
 	n.onCreate = func(g *Leg, _ cell.Create) { legs = append(legs, g) }

@@ -182,8 +182,14 @@ func TestIdleCircuitsMakeRoom(t *testing.T) {
 	t.Parallel()
 	limits := DefaultLimits()
 	limits.OneSite = true
-	c := newCrowd(nodeOptions{budget: admitting(400), limits: limits})
-	old, busy := c.link(0, "192.0.2.1", false), c.link(0, "192.0.2.2", false)
+	c := newCrowd(nodeOptions{budget: admitting(400), limits: limits, strangers: true})
+	own := c.link(1, "192.0.2.4", true)
+	for range 10 { // which are this node's own affair
+		_, err := own.Create(new(hearing), 1, []byte("h"))
+		must(t, err)
+	}
+	c.pass(time.Second)
+	busy, old := c.link(0, "192.0.2.2", false), c.link(0, "192.0.2.1", false)
 	c.create(t, old, 100)
 	c.pass(time.Minute)
 	c.create(t, busy, 200)
@@ -209,7 +215,7 @@ func TestIdleCircuitsMakeRoom(t *testing.T) {
 			n.of.Wake()
 		}
 	}
-	c.pass(90 * time.Second)
+	c.pass(3 * time.Minute) // and now all others have been idle for so long
 	// 300 of guests at most; a sixteenth is made free, of those that nobody used.
 	if got := c.create(t, young, 10); got != 10 {
 		t.Fatalf("%d created", got)
@@ -217,8 +223,8 @@ func TestIdleCircuitsMakeRoom(t *testing.T) {
 	if a, b, d := alive(0, 50), alive(50, 100), alive(100, 300); a != 50 || b != 50-19 || d != 200 {
 		t.Errorf("left: %d of those in use, %d of those idle longest, %d of those idle for less", a, b, d)
 	}
-	if s := c.n.stats; s.IdleVictims != 19 {
-		t.Errorf("%d victims", s.IdleVictims)
+	if s := c.n.stats; s.IdleVictims != 19 || own.Legs() != 10 {
+		t.Errorf("%d victims, and %d circuits of this node's are left", s.IdleVictims, own.Legs())
 	}
 	for _, h := range c.hear {
 		if len(h.destroyed) > 0 && !slices.Equal(h.destroyed, []cell.Reason{cell.ReasonResource}) {
@@ -370,6 +376,24 @@ func TestIdleLinksMakeRoom(t *testing.T) {
 		}
 		if err := x.n.links.Check(); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestRelayThatIsListedLaterKeepsItsLink: it came up as a guest, before the first consensus.
+func TestRelayThatIsListedLaterKeepsItsLink(t *testing.T) {
+	t.Parallel()
+	limits := DefaultLimits()
+	limits.MaxLinks, limits.OneSite = 160, true
+	for _, listed := range []bool{false, true} {
+		c := newCrowd(nodeOptions{limits: limits, strangers: true})
+		for i := range byte(80) {
+			c.link(1+i, "192.0.2.1", false)
+		}
+		c.n.listed = func(cert.Identity) bool { return listed }
+		c.pass(2 * time.Minute)
+		if got, want := len(c.n.links.All()), map[bool]int{false: 60, true: 80}[listed]; got != want {
+			t.Errorf("listed %v: %d links are left, want %d", listed, got, want)
 		}
 	}
 }
