@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/netip"
 	"time"
 
 	"cepa/cert"
@@ -74,7 +73,7 @@ type Authority struct {
 	stats   AuthorityStats
 
 	relays  map[cert.Identity]*standing
-	links   map[cert.Identity][]netip.AddrPort // where open links go that were dialled from here
+	links   map[cert.Identity][]proof // open links that were dialled from here
 	probing struct {
 		open  int
 		queue []*standing
@@ -103,7 +102,7 @@ func NewAuthority(cfg AuthorityConfig) (*Authority, error) {
 		cfg: cfg, env: cfg.Env, log: cfg.Env.Log, network: cfg.Network,
 		gripes: newComplaints(cfg.Env),
 		relays: make(map[cert.Identity]*standing),
-		links:  make(map[cert.Identity][]netip.AddrPort),
+		links:  make(map[cert.Identity][]proof),
 	}
 	data, err := a.env.Store.Load(signedBlob)
 	if err == nil {

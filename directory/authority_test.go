@@ -400,10 +400,56 @@ func TestOpenLinkIsProofUntilItBreaks(t *testing.T) {
 	if !w.members[0].lists(w.members[0], w.members[1], w.members[3]) {
 		t.Error("want all but the one whose link was accepted")
 	}
-	w.f.Do(func() { a.LinkDown(dialled) })
+	// A link between the two stays, but not that one.
+	w.f.Do(func() {
+		a.LinkUp(&env.Peer{Identity: dialled.Identity, Address: addr("127.0.0.1:40000")})
+		a.LinkDown(dialled)
+	})
 	w.f.Run(w.network.Interval())
 	if up := a.relays[w.members[1].id()].up(); up {
 		t.Error("still counted as reachable after its link broke")
+	}
+}
+
+// TestOpenLinkProvesForAWhile: a relay that was once where it says stays listed there only as long as it can be found
+// there, however long its links last.
+func TestOpenLinkProvesForAWhile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 7, 4, nil)
+	w.startAll()
+	a, m := w.members[0].authority, w.members[3]
+	w.until(4*time.Second, "a consensus", func() bool { return w.members[0].lists(w.members...) })
+	dialled := m.peer()
+	dialled.Dialled = true
+	w.f.Do(func() { a.LinkUp(dialled) })
+	m.unlistened = true // nobody says that the link went down
+	w.f.Run(a.proofLife() + 2*a.probeEvery() + w.network.Interval())
+	if !w.members[0].lists(w.members[:3]...) {
+		t.Error("a relay is listed where nobody listens, for a link that was once dialled")
+	}
+}
+
+// TestCrossedLinksDoNotMakeMoreProbes: each probe makes a link, which is closed at once when there is another.
+func TestCrossedLinksDoNotMakeMoreProbes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 8, 4, nil)
+	w.startAll()
+	a := w.members[0].authority
+	w.until(4*time.Second, "a consensus", func() bool { return w.members[0].lists(w.members...) })
+	probes := 0
+	a.cfg.Prober = proberFunc(func(to env.Target, done func(error)) {
+		probes++
+		link := &env.Peer{Identity: to.Identity, Address: to.Addresses[0], Dialled: true}
+		a.LinkUp(link)
+		done(nil)
+		w.members[0].node.Env.Clock.AfterFunc(50*time.Millisecond, func() { a.LinkDown(link) })
+	})
+	w.f.Run(time.Minute)
+	if most := 3 * int(time.Minute/(a.probeEvery()*3/4)); probes > most+3 || probes < most/2 {
+		t.Errorf("%d probes in a minute, want at most %d", probes, most+3)
+	}
+	if !w.members[0].lists(w.members...) {
+		t.Error("somebody is no longer listed")
 	}
 }
 

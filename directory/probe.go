@@ -27,6 +27,12 @@ type standing struct {
 	timer    env.Timer
 }
 
+// proof is an address at which a relay was when a link was dialled from here.
+type proof struct {
+	addr  netip.AddrPort
+	since env.Mono
+}
+
 // up says whether the relay counts as running.
 func (s *standing) up() bool { return len(s.reached) > 0 }
 
@@ -47,6 +53,10 @@ const (
 func (a *Authority) probeEvery() time.Duration {
 	return min(max(a.network.Interval()/2, minProbeEvery), maxProbeEvery)
 }
+
+// proofLife is how long an open link proves that the relay still listens where it was dialled: the link stays when the
+// relay has long gone from there.
+func (a *Authority) proofLife() time.Duration { return min(8*a.probeEvery(), maxProbeEvery) }
 
 // onDescriptor hears that what the Agent holds of a relay has changed.
 func (a *Authority) onDescriptor(id cert.Identity) {
@@ -99,19 +109,30 @@ func (a *Authority) makeRoom() {
 }
 
 // LinkUp is told of every link with a relay. One that was dialled from here proves that the relay listens there, for
-// as long as it is up.
+// a while, or until it goes down.
 func (a *Authority) LinkUp(p *env.Peer) {
-	if p.Dialled && !slices.Contains(a.links[p.Identity], p.Address) {
-		a.links[p.Identity] = append(a.links[p.Identity], p.Address)
+	if p.Dialled {
+		links := slices.DeleteFunc(a.links[p.Identity], func(o proof) bool { return o.addr == p.Address })
+		a.links[p.Identity] = append(links, proof{p.Address, a.env.Clock.Now()})
 	}
 }
 
-// LinkDown is to be called when the last link with a relay goes down, and may be when any does: nothing is proved any
-// more, and the relay is probed soon.
+// LinkDown is to be called for every link with a relay that goes down. What one that was dialled has proved is proved no
+// more; with any other all is in doubt. The relay is probed soon, unless the link was new: links that cross are made to
+// be closed, and to look at once would only make the next.
 func (a *Authority) LinkDown(p *env.Peer) {
-	delete(a.links, p.Identity)
+	now, isNew := a.env.Clock.Now(), false
+	links := slices.DeleteFunc(a.links[p.Identity], func(o proof) bool {
+		isNew = isNew || p.Dialled && o.addr == p.Address && now.Sub(o.since) < a.probeEvery()/2
+		return !p.Dialled || o.addr == p.Address
+	})
+	if len(links) == 0 {
+		delete(a.links, p.Identity)
+	} else {
+		a.links[p.Identity] = links
+	}
 	s := a.relays[p.Identity]
-	if a.running && s != nil && s.up() && a.cfg.Agent.store.entries[s.id] != nil && s.id != a.cfg.Identity {
+	if a.running && s != nil && s.up() && a.cfg.Agent.store.entries[s.id] != nil && s.id != a.cfg.Identity && !isNew {
 		s.failures = max(s.failures, downAfter-1) // one failed probe is enough now
 		s.timer.Reset(a.cfg.Agent.randomTime(100 * time.Millisecond))
 	}
@@ -123,9 +144,11 @@ func (a *Authority) wantProbe(s *standing) {
 	if !a.running || e == nil || s.open || s.id == a.cfg.Identity {
 		return
 	}
-	linked := true
+	now, linked := a.env.Clock.Now(), true
 	for _, addr := range e.Addresses {
-		linked = linked && slices.Contains(a.links[s.id], addr)
+		linked = linked && slices.ContainsFunc(a.links[s.id], func(o proof) bool {
+			return o.addr == addr && now.Sub(o.since) < a.proofLife()
+		})
 	}
 	if linked {
 		a.onReached(s, e.Addresses)
