@@ -9,6 +9,7 @@ import (
 
 	"cepa/cert"
 	"cepa/env"
+	"cepa/limit"
 )
 
 // Fetcher makes directory requests over one-hop circuits.
@@ -84,6 +85,7 @@ type Follower struct {
 	network *Network
 	stats   FollowerStats
 	gripes  complaints
+	aging   limit.Bucket // lines about an old consensus
 
 	current  *held // the newest accepted, perhaps expired by now
 	previous *held // the one before it, for those who have its head already
@@ -110,6 +112,7 @@ func NewFollower(cfg FollowerConfig) *Follower {
 		log:     cfg.Env.Log,
 		network: cfg.Network,
 		gripes:  newComplaints(cfg.Env),
+		aging:   agingLines.Full(cfg.Env.Clock.Now()),
 		sources: newSources(),
 	}
 	f.load()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -261,6 +262,28 @@ func TestConsensusIsUsedUntilItExpires(t *testing.T) {
 	next := w.signedConsensus(testNow.Add(25*time.Hour), only.Head.Digest, nil)
 	w.all(mirror(next))
 	w.until(time.Hour, "a new consensus", func() bool { return c.follower.Current() != nil })
+}
+
+// TestOldConsensusIsComplainedOfOnceAMinute: a network of seconds has two attempts a second, which all fail alike.
+func TestOldConsensusIsComplainedOfOnceAMinute(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 41, 4, nil)
+	w.startAll()
+	var lines bytes.Buffer
+	c := w.client()
+	c.node.Env.Log = slog.New(slog.NewTextHandler(&lines, nil))
+	c.start()
+	w.until(6*time.Second, "a consensus at the client", func() bool { return c.lists(w.members...) })
+	for _, m := range w.members {
+		m.crash()
+	}
+	w.f.Run(100 * time.Second) // stale after 15 seconds, of no use after 120
+	if n := strings.Count(lines.String(), "getting old"); n < 1 || n > 2 {
+		t.Errorf("%d lines in 85 seconds:\n%s", n, lines.String())
+	}
+	if c.follower.Current() == nil {
+		t.Error("the consensus is not in use any more")
+	}
 }
 
 func TestRestartFromDiskAsksNobody(t *testing.T) {

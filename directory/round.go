@@ -9,6 +9,7 @@ import (
 
 	"cepa/cert"
 	"cepa/env"
+	"cepa/limit"
 )
 
 // Times of a round.
@@ -359,6 +360,9 @@ func (f *Follower) verifyBody(r *round, o *offer, from env.Target, body []byte) 
 	})
 }
 
+// agingLines is how often one is told that the consensus gets old: each attempt fails, and there are two a second.
+var agingLines = limit.Rate{PerSecond: 1.0 / 60, Burst: 1}
+
 // fail ends a round without a newer consensus.
 func (f *Follower) fail(why string, limit time.Duration) {
 	f.endRound()
@@ -369,7 +373,10 @@ func (f *Follower) fail(why string, limit time.Duration) {
 		f.log.Info("no consensus yet", "why", why, "attempts", f.failures)
 	case c.Head.State(f.env.Clock.Wall()) == Stale:
 		f.progress(100, "the consensus in use is of "+c.Head.ValidAfter.UTC().Format(time.DateTime)+": "+why, "a newer one")
-		f.gripes.warn("the consensus in use is getting old", "valid_after", c.Head.ValidAfter, "valid_until", c.Head.ValidUntil, "why", why)
+		if !agingLines.Take(&f.aging, 1, f.env.Clock.Now()) {
+			return
+		}
+		f.log.Warn("the consensus in use is getting old", "valid_after", c.Head.ValidAfter, "valid_until", c.Head.ValidUntil, "why", why)
 	default:
 		f.log.Debug("no newer consensus", "why", why)
 	}
