@@ -134,6 +134,7 @@ func bringBack(t *testing.T, o *overlay, n node) {
 func TestKilledClientComesBack(t *testing.T) {
 	o := newOverlay(t)
 	client := o.node(t, "client")
+	within(t, 5*time.Second, "the demo says that it is ready", func() bool { return strings.Contains(o.output(), "ready: a SOCKS5") })
 	kill(t, client, syscall.SIGKILL)
 	within(t, 5*time.Second, "the SOCKS port is closed", func() bool {
 		c, err := net.Dial("tcp", o.socks)
@@ -317,6 +318,7 @@ func (f fault) strike(t *testing.T, o *overlay, g *origin, place int) {
 		if err := hello(t, o.socks, fmt.Sprintf("after %s %d", t.Name(), i), 10*time.Second); err != nil {
 			t.Errorf("a request %v after the relay is back: %v", time.Since(start), err)
 		}
+		time.Sleep(100 * time.Millisecond)
 	}
 	t.Logf("%s is used again after %v", victim.Name, time.Since(start).Round(time.Millisecond))
 }

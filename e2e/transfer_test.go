@@ -240,6 +240,31 @@ func TestHalfCloseWorksBothWays(t *testing.T) {
 	})
 }
 
+// Each user has circuits of his own, and however many there are, the next one gets through.
+func TestManyUsersAllGetThrough(t *testing.T) {
+	notShort(t)
+	users := 400
+	if all {
+		users = 1500
+	}
+	o := newOverlay(t)
+	start, slowest := time.Now(), time.Duration(0)
+	for i := range users {
+		begun := time.Now()
+		if err := hello(t, o.socks, fmt.Sprint("user ", i), 10*time.Second); err != nil {
+			m := counters(t, o.node(t, "client").Dir)
+			t.Fatalf("user %d, who asked %v after the first: %v (the client has %d circuits, %d were built and %d failed)",
+				i, time.Since(start), err, m["circuit_circuits"], m["circuit_built"], m["circuit_failed"])
+		}
+		slowest = max(slowest, time.Since(begun))
+	}
+	t.Logf("%d users in %v, the slowest waited %v", users, time.Since(start).Round(time.Millisecond), slowest.Round(time.Millisecond))
+	for _, n := range o.nodes {
+		m := counters(t, n.Dir)
+		t.Logf("%s has %d circuits, %d links, %d KiB heap", n.Name, m["circuit_circuits"]+m["relay_circuits"], m["links"], m["heap_bytes"]>>10)
+	}
+}
+
 // leftovers are the gauges that must fall back when the work is done, with the tolerance for
 // what a node does besides: a directory exchange, a spare circuit being built.
 var leftovers = map[string]int64{
