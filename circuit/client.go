@@ -64,7 +64,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		Requests:    4096,
 		Waiting:     1024,
-		Circuits:    256,
+		Circuits:    160, // a guard grants 256 on a link, those that are still being torn down included
 		Builds:      16,
 		Stalled:     16,
 		Spares:      2,
