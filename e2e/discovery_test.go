@@ -61,7 +61,7 @@ func (f *founded) know(t testing.TB, relays int64, limit time.Duration) time.Dur
 }
 
 func TestRelaysFindEachOtherComeAndGo(t *testing.T) {
-	notShort(t)
+	long(t)
 	f := foundNetwork(t, filepath.Join(t.TempDir(), "n"), address(t, 21), "--param", "interval_ms=2000", "--param", "keepalive_ms=1000")
 	for i := range 4 {
 		policy := []string{"none", "all"}[i%2]

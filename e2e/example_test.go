@@ -65,7 +65,7 @@ const (
 
 // Every example works when it is pasted: in a network namespace, where all ports are free.
 func TestExamplesOfHelpWorkWhenPasted(t *testing.T) {
-	notShort(t)
+	long(t)
 	if !ownNetwork(t) {
 		return
 	}
@@ -92,7 +92,7 @@ func TestExamplesOfHelpWorkWhenPasted(t *testing.T) {
 // The blocks of the README work one after another. A demo in one terminal stays while the
 // next block is a request in another.
 func TestExamplesOfReadmeWorkWhenPasted(t *testing.T) {
-	notShort(t)
+	long(t)
 	readme, err := os.ReadFile("../README.md")
 	if err != nil {
 		t.Fatal(err)

@@ -52,7 +52,7 @@ func someRoles(some ...int) []int {
 }
 
 func TestKilledRelay(t *testing.T) {
-	notShort(t)
+	long(t)
 	eachRole(t, newOverlay(t), someRoles(asGuard, asMiddle), fault{
 		begin: func(t *testing.T, _ *overlay, n node) { kill(t, n, syscall.SIGKILL) },
 		mend:  bringBack,
@@ -60,7 +60,7 @@ func TestKilledRelay(t *testing.T) {
 }
 
 func TestStoppedRelay(t *testing.T) {
-	notShort(t)
+	long(t)
 	eachRole(t, newOverlay(t), someRoles(asExit), fault{
 		begin: func(t *testing.T, _ *overlay, n node) { kill(t, n, syscall.SIGSTOP) },
 		mend:  func(t *testing.T, _ *overlay, n node) { kill(t, n, syscall.SIGCONT) },
@@ -69,7 +69,7 @@ func TestStoppedRelay(t *testing.T) {
 
 // The packets of the relay vanish: nobody is told, no connection is reset.
 func TestVanishedRelay(t *testing.T) {
-	notShort(t)
+	long(t)
 	nft := need(t, "nft")
 	if !ownNetwork(t) {
 		return

@@ -126,7 +126,7 @@ var (
 )
 
 func TestGarbageOnTheRelayPort(t *testing.T) {
-	notShort(t)
+	long(t)
 	t.Parallel() // it waits most of the time
 	o := newOverlay(t)
 	victim := o.node(t, "relay-2")
@@ -146,7 +146,7 @@ func TestGarbageOnTheRelayPort(t *testing.T) {
 }
 
 func TestGarbageOnTheSOCKSPort(t *testing.T) {
-	notShort(t)
+	long(t)
 	t.Parallel() // it waits most of the time
 	o := newOverlay(t)
 	long := bytes.Repeat([]byte{'a'}, 255)

@@ -74,6 +74,15 @@ func need(t testing.TB, program string) string {
 	return path
 }
 
+// long skips a test that takes a minute, or needs the machine for itself: CI runs it apart
+// from the tests of the other packages.
+func long(t testing.TB) {
+	t.Helper()
+	if !all {
+		t.Skip("a long test: set CEPA_E2E=all")
+	}
+}
+
 // notShort skips a test that takes more than a few seconds.
 func notShort(t testing.TB) {
 	t.Helper()

@@ -63,7 +63,7 @@ func (f *founded) start(t testing.TB, args ...string) *process {
 
 // A node ends soon after it was asked to, at whatever moment of its start that is.
 func TestNodesEndWheneverTheyAreAsked(t *testing.T) {
-	notShort(t)
+	long(t)
 	rounds := 10
 	if all {
 		rounds = 40
