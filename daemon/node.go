@@ -122,6 +122,7 @@ func (s *shell) processCounters(into map[string]int64) {
 	into["transport_half_open"] = int64(t.HalfOpen)
 	into["transport_accepted"] = int64(t.Accepted)
 	into["transport_refused"] = int64(t.Refused)
+	into["transport_too_fast"] = int64(t.TooFast)
 	into["transport_inbound_failed"] = int64(t.InboundFailed)
 	into["transport_dialled"] = int64(t.Dialled)
 	into["transport_dial_failed"] = int64(t.DialFailed)
