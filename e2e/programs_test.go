@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -243,6 +244,10 @@ func TestSSHAndSFTPThroughAProxyCommand(t *testing.T) {
 	me, err := user.Current()
 	if err != nil {
 		t.Fatal(err)
+	}
+	passwd, _ := os.ReadFile("/etc/passwd")
+	if regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(me.Username) + `:.*/(nologin|false)$`).Match(passwd) {
+		lacking(t, "the user %s may not log in", me.Username)
 	}
 	if me.Uid == "0" { // sshd insists on it
 		if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
