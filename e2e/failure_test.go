@@ -34,26 +34,12 @@ type fault struct {
 	mend  func(t *testing.T, o *overlay, n node)
 }
 
-// The places of a relay in a path. A run that is not to be complete looks at one for faults
-// that look alike to the other nodes.
-const (
-	asGuard = iota
-	asMiddle
-	asExit
-)
-
-var roleNames = [...]string{"guard", "middle", "exit"}
-
-func someRoles(some ...int) []int {
-	if all {
-		return []int{asGuard, asMiddle, asExit}
-	}
-	return some
-}
+// roles are the places of a relay in a path.
+var roles = [...]string{"guard", "middle", "exit"}
 
 func TestKilledRelay(t *testing.T) {
 	long(t)
-	eachRole(t, newOverlay(t), someRoles(asGuard, asMiddle), fault{
+	eachRole(t, newOverlay(t), fault{
 		begin: func(t *testing.T, _ *overlay, n node) { kill(t, n, syscall.SIGKILL) },
 		mend:  bringBack,
 	})
@@ -61,7 +47,7 @@ func TestKilledRelay(t *testing.T) {
 
 func TestStoppedRelay(t *testing.T) {
 	long(t)
-	eachRole(t, newOverlay(t), someRoles(asExit), fault{
+	eachRole(t, newOverlay(t), fault{
 		begin: func(t *testing.T, _ *overlay, n node) { kill(t, n, syscall.SIGSTOP) },
 		mend:  func(t *testing.T, _ *overlay, n node) { kill(t, n, syscall.SIGCONT) },
 	})
@@ -83,7 +69,7 @@ func TestVanishedRelay(t *testing.T) {
 		}
 	}
 	rules(t, "table inet e2e { }\n")
-	eachRole(t, newOverlay(t), someRoles(asMiddle), fault{
+	eachRole(t, newOverlay(t), fault{
 		begin: func(t *testing.T, _ *overlay, n node) {
 			host, _, _ := net.SplitHostPort(n.Address)
 			rules(t, fmt.Sprintf("table inet e2e {\nchain lost {\ntype filter hook input priority 0;\nip saddr %s drop;\nip daddr %s drop;\n}\n}\n", host, host))
@@ -157,12 +143,12 @@ func TestKilledClientComesBack(t *testing.T) {
 	}
 }
 
-// eachRole lets the fault happen to relays in these places of the path of transfers that run.
-func eachRole(t *testing.T, o *overlay, places []int, f fault) {
+// eachRole lets the fault happen to the guard, the middle and the exit of transfers that run.
+func eachRole(t *testing.T, o *overlay, f fault) {
 	g := listenOrigin(t, o)
 	g.serveConns(paced)
-	for _, place := range places {
-		t.Run(roleNames[place], func(t *testing.T) { f.strike(t, o, g, place) })
+	for place, role := range roles {
+		t.Run(role, func(t *testing.T) { f.strike(t, o, g, place) })
 	}
 }
 
