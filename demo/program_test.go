@@ -196,6 +196,9 @@ func TestSocksPort(t *testing.T) {
 // TestEmbeddedDemo is the whole thing in one process: started, used, stopped, started again
 // with the same network.
 func TestEmbeddedDemo(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a whole network in one process, with a limit of time")
+	}
 	dir := t.TempDir()
 	for range 2 {
 		o := options(dir, 4)

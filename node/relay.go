@@ -260,14 +260,17 @@ func (r *Relay) OnLink(l *flow.Link) {
 	}
 }
 
-// OnLinkDown tells them of its end, when it was the last link with that relay.
+// OnLinkDown tells them of its end: the gossip, when it was the last link with that relay.
 func (r *Relay) OnLinkDown(l *flow.Link, _ error) {
 	p := l.Peer()
-	if p.Client() || r.links.Open(p.Identity) != nil {
+	if p.Client() {
 		return
 	}
 	if r.authority != nil {
 		r.authority.LinkDown(p)
+	}
+	if r.links.Open(p.Identity) != nil {
+		return
 	}
 	if r.cfg.Gossip != nil {
 		r.cfg.Gossip.LinkDown(p.Identity)

@@ -1,5 +1,7 @@
 package main
 
+// The tests here do not run in parallel: urfave/cli keeps its help flag in a package variable.
+
 import (
 	"bytes"
 	"os"
@@ -21,7 +23,6 @@ func words(args ...string) (status int, stdout, stderr string) {
 // TestReorder: flags work before and after positional arguments, for every command; "--" ends
 // them.
 func TestReorder(t *testing.T) {
-	t.Parallel()
 	for _, c := range []struct{ in, want string }{
 		{"", ""},
 		{"demo", "demo"},
@@ -69,7 +70,6 @@ func TestReorder(t *testing.T) {
 
 // TestMistakes exit 2 and say in one line what was meant.
 func TestMistakes(t *testing.T) {
-	t.Parallel()
 	for _, c := range []struct{ in, want string }{
 		{"dmeo", `no command "dmeo" (did you mean demo?)`},
 		{"statsu x", "did you mean status?"},
@@ -134,7 +134,6 @@ func TestMistakes(t *testing.T) {
 
 // TestFailures exit 1.
 func TestFailures(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
 	missing := filepath.Join(dir, "missing.toml")
 	wrong := filepath.Join(dir, "wrong.toml")
@@ -165,7 +164,6 @@ func TestFailures(t *testing.T) {
 
 // TestNetworkNewAndShow: the file that is made can be shown, and is never replaced.
 func TestNetworkNewAndShow(t *testing.T) {
-	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "made", "if missing")
 	args := []string{"network", "new", "--test", "--dir", dir, "--authority", "127.0.0.1:9001", "--param", "interval_ms=2000", "--name", "mine"}
 	status, stdout, stderr := words(args...)
@@ -218,7 +216,6 @@ func everyCommand(commands []*cli.Command, path []string, f func(path []string, 
 // TestHelp: every command has help with an example, whose words are ones that it takes, and
 // helping is no failure.
 func TestHelp(t *testing.T) {
-	t.Parallel()
 	app := newApp(nil, nil)
 	everyCommand(app.Commands, nil, func(path []string, c *cli.Command) {
 		for _, flag := range []string{"--help", "-h"} {
@@ -255,7 +252,6 @@ func TestHelp(t *testing.T) {
 
 // TestHelpOfPositionals: a word of a program that looks like help is the program's.
 func TestProgramWordsAreKept(t *testing.T) {
-	t.Parallel()
 	var got []string
 	app := newApp(new(bytes.Buffer), new(bytes.Buffer))
 	app.Commands[0].Action = func(c *cli.Context) error { got = c.Args().Slice(); return nil }
@@ -273,7 +269,6 @@ func TestProgramWordsAreKept(t *testing.T) {
 
 // TestStatusErrorIsSilent: the exit status of a program is passed on without a word of ours.
 func TestProgress(t *testing.T) {
-	t.Parallel()
 	var b bytes.Buffer
 	p := progress(&b)
 	p(5, "looking", "")
