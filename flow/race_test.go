@@ -11,10 +11,14 @@ import (
 	"cepa/cell"
 )
 
-// seeds is how many worlds a randomised test runs: CEPA_LONG=1 asks for ten times as many.
+// seeds is how many worlds a randomised test runs: CEPA_LONG=1 asks for ten times as many,
+// -short, as with the race detector, for a tenth.
 func seeds(n int) uint64 {
-	if os.Getenv("CEPA_LONG") != "" {
+	switch {
+	case os.Getenv("CEPA_LONG") != "":
 		n *= 10
+	case testing.Short():
+		n /= 10
 	}
 	return uint64(n)
 }
