@@ -251,13 +251,20 @@ func (ls *Links) LinkUp(e env.Link) env.LinkEvents {
 }
 
 // crossed drains the loser when l and another link of the same neighbour were dialled from
-// both sides at once: the link that the smaller identity dialled stays.
+// both sides at once: the link that the smaller identity dialled stays. A link that was there
+// before this node dialled l is drained too, or each dial would leave one more behind.
 func (ls *Links) crossed(l *Link) {
 	if ls.client() {
 		return
 	}
 	for _, other := range ls.byID[l.peer.Identity] {
+		if other == l {
+			continue
+		}
 		if other.peer.Dialled == l.peer.Dialled || l.born.Sub(other.born) >= crossedTime {
+			if l.peer.Dialled { // as an authority does, to see that a relay answers
+				other.drain()
+			}
 			continue
 		}
 		loser := l
