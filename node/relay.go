@@ -4,6 +4,7 @@ import (
 	"crypto/mlkem"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"cepa/cell"
@@ -92,7 +93,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	if cfg.Network.IsAuthority(r.Identity()) {
 		var err error
 		r.authority, err = directory.NewAuthority(directory.AuthorityConfig{
-			Env: cfg.Env, Network: cfg.Network, Identity: r.Identity(), Signer: cfg.Keys.Signer, Agent: r.agent, Follower: r.follower, Prober: prober{cfg.Env.Dialer},
+			Env: cfg.Env, Network: cfg.Network, Identity: r.Identity(), Signer: cfg.Keys.Signer, Agent: r.agent, Follower: r.follower, Prober: prober{cfg.Env, r.links},
 		})
 		if err != nil {
 			return nil, err
@@ -117,12 +118,23 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	return r, nil
 }
 
-// prober sees whether a relay answers where it says, by opening a link to it. A link that is
-// open already would prove nothing about an address.
-type prober struct{ dialer env.LinkDialer }
+// prober sees whether a relay answers where it says: by a link that this node dialled there
+// and that is alive, or by dialling one. A link that the relay dialled proves nothing about
+// its address.
+type prober struct {
+	env   env.Env
+	links *flow.Links
+}
 
 func (p prober) Probe(to env.Target, done func(error)) {
-	p.dialer.DialLink(to, func(_ env.Link, err error) { done(err) })
+	for _, l := range p.links.All() {
+		peer := l.Peer()
+		if l.Open() && peer.Dialled && peer.Identity == to.Identity && slices.Contains(to.Addresses, peer.Address) {
+			p.env.Clock.AfterFunc(0, func() { done(nil) })
+			return
+		}
+	}
+	p.env.Dialer.DialLink(to, func(_ env.Link, err error) { done(err) })
 }
 
 // Identity names the relay.
