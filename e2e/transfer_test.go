@@ -265,6 +265,40 @@ func TestManyUsersAllGetThrough(t *testing.T) {
 	}
 }
 
+// A network that nobody uses does what is due and no more: nothing piles up, nothing is tried
+// again and again.
+func TestIdleNetworkIsQuiet(t *testing.T) {
+	long(t)
+	t.Parallel() // it waits most of the time
+	const settling, watched = 30 * time.Second, 90 * time.Second
+	o := newOverlay(t)
+	time.Sleep(settling)
+	before := make(map[string]map[string]int64)
+	for _, n := range o.nodes {
+		before[n.Name] = counters(t, n.Dir)
+	}
+	time.Sleep(watched)
+	for _, n := range o.nodes {
+		was, now := before[n.Name], counters(t, n.Dir)
+		for name, most := range map[string]int64{
+			"links": 3, "goroutines": 8, "open_files": 4, "relay_circuits": 8, "circuit_circuits": 2, "streams": 2, "tombstones": 4,
+			"transport_dialled": 30, "transport_dial_failed": 5, "transport_inbound_failed": 5, "transport_refused": 5,
+			"queued_bytes": 16 << 10, "budget_used_bytes": 64 << 10, "heap_bytes": 8 << 20, "cells_out": 3000,
+		} {
+			if now[name] > was[name]+most {
+				t.Errorf("%s: %s was %d and is %d after %v of idleness", n.Name, name, was[name], now[name], watched)
+			}
+		}
+		if n.Role != "client" && now["consensus_relays"] != 7 {
+			t.Errorf("%s: the consensus lists %d relays, want 7", n.Name, now["consensus_relays"])
+		}
+		t.Logf("%s: %d links dialled, %d cells sent in %v", n.Name, now["transport_dialled"]-was["transport_dialled"], now["cells_out"]-was["cells_out"], watched)
+	}
+	if err := hello(t, o.socks, "", 10*time.Second); err != nil {
+		t.Error(err)
+	}
+}
+
 // leftovers are the gauges that must fall back when the work is done, with the tolerance for
 // what a node does besides: a directory exchange, a spare circuit being built.
 var leftovers = map[string]int64{
