@@ -73,11 +73,9 @@ func (c *Client) start(address netip.AddrPort) error {
 		return err
 	}
 	// Find out now that the port is taken, and not when all else is done.
-	probe, err := net.Listen("tcp", address.String())
-	if err != nil {
+	if _, err := FreePort(address); err != nil {
 		return fmt.Errorf("opening the SOCKS port: %w", err)
 	}
-	probe.Close()
 	c.node, err = node.NewClient(node.ClientConfig{
 		Env: e, Network: c.network, MemoryBytes: c.config.MemoryMiB << 20,
 		OnProgress: c.onClientProgress, OnReady: func() { go c.open(address) },

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"time"
 
 	"cepa/control"
+	"cepa/daemon"
 )
 
 // Demo is a running network.
@@ -77,16 +77,15 @@ func Start(ctx context.Context, o Options) (*Demo, error) {
 
 // choosePort finds out early that the SOCKS port is taken.
 func choosePort(o *Options) error {
-	ln, err := net.Listen("tcp", o.Socks.String())
+	free, err := daemon.FreePort(o.Socks)
 	if err != nil && o.AnySocks {
 		o.Message("%s is in use; taking another port", o.Socks)
-		ln, err = net.Listen("tcp", netip.AddrPortFrom(o.Socks.Addr(), 0).String())
+		free, err = daemon.FreePort(netip.AddrPortFrom(o.Socks.Addr(), 0))
 	}
 	if err != nil {
 		return fmt.Errorf("the SOCKS port: %w; choose another with --socks 127.0.0.1:PORT", err)
 	}
-	defer ln.Close()
-	o.Socks = ln.Addr().(*net.TCPAddr).AddrPort()
+	o.Socks = free
 	return nil
 }
 

@@ -1,0 +1,17 @@
+//go:build unix
+
+package daemon
+
+import (
+	"net/netip"
+	"os"
+	"syscall"
+)
+
+func bind(fd uintptr, a netip.AddrPort) (netip.AddrPort, error) {
+	if err := syscall.Bind(int(fd), socketAddress(a)); err != nil {
+		return a, os.NewSyscallError("bind", err)
+	}
+	bound, err := syscall.Getsockname(int(fd))
+	return boundPort(a, bound), os.NewSyscallError("getsockname", err)
+}
