@@ -510,7 +510,8 @@ func TestAfterBatchWakesTheWriters(t *testing.T) {
 	for sum := 0; sum < n*cell.Size; {
 		sum += receive(t, "cells", got)
 	}
-	if r := atA.(*link).wire.recordsWritten(); r != n/8 {
+	// One more when the writer was still awake from the HELLO and took the first cells by itself.
+	if r := atA.(*link).wire.recordsWritten(); r != n/8 && r != n/8+1 {
 		t.Errorf("%d cells went out in %d records, want %d", n, r, n/8)
 	}
 }
