@@ -45,7 +45,7 @@ func TestCreditDueGoesWithTheCircuit(t *testing.T) {
 	b := newBench(t, benchOptions{})
 	g1, _ := b.open(t, 1)
 	g2, _ := b.open(t, 2)
-	for range 64 {
+	for range b.n.links.batch(b.n.links.cfg.Limits.InitialWindow) {
 		b.in(raw(cell.CommandRelay, g1.ID()), raw(cell.CommandRelay, g2.ID()))
 	}
 	g1.Destroy(cell.ReasonNone)

@@ -7,21 +7,15 @@ import "cepa/cell"
 //
 //	granted - received   the neighbour may still send
 //	received - freed     wait in the queue of the next leg
-type grant struct{ granted, received, freed int }
+type grant struct {
+	granted, received, freed int
+	window                   window
+}
 
 func (v *grant) outstanding() int { return v.granted - v.received }
 
 // due is how many cells more the neighbour may be granted under a window.
 func (v *grant) due(window int) int { return window - (v.granted - v.freed) }
-
-// window is how many cells a leg may have granted and not freed: the fixed initial window, but
-// beyond the reserve at most an eighth of the free budget, so that a window need not be taken
-// back when the budget runs low; it shrinks by not being returned. This is the one place that
-// decides on the size of windows.
-func (ls *Links) window() int {
-	lim := &ls.cfg.Limits
-	return max(min(lim.InitialWindow, ls.budget.free()/(8*cell.Size)), lim.Reserve)
-}
 
 // batch is how many cells must be due before a CREDIT is worth its 2048 bytes. It is at most
 // half of the window: a neighbour without credit, whose cells have all left, is always due for
@@ -32,15 +26,29 @@ func (ls *Links) batch(window int) int {
 
 // returned gives back the credit of one cell: it has left for the next link, or was read here.
 func (g *Leg) returned() {
-	g.in.freed++
+	v := &g.in
+	v.freed++
+	v.window.low = min(v.window.low, v.waiting())
+	g.offer()
+}
+
+// offer has a CREDIT written soon if enough is due for one, or, if it is little, once the circuit has come to rest.
+func (g *Leg) offer() {
 	l := g.link
 	if g.inDue.on != nil || g.state != legOpen {
 		return
 	}
-	w := l.links.window()
-	if g.in.due(w) < l.links.batch(w) {
+	w := g.window()
+	switch due := g.in.due(w); {
+	case due >= l.links.batch(w):
+	case due*flushShare >= w && due >= l.links.leastBatch && g.inPartial.on == nil:
+		l.partial.push(&g.inPartial)
+		l.flushLater()
+		return
+	default:
 		return
 	}
+	g.inPartial.remove()
 	l.due.push(&g.inDue)
 	if l.ticking || l.creditNow {
 		return
@@ -65,11 +73,10 @@ func (l *Link) onTick() {
 func (l *Link) writeCredit(c []byte) bool {
 	ls := l.links
 	pairs := ls.pairs[:0]
-	w := ls.window()
 	for !l.due.empty() && len(pairs) < cell.MaxCreditPairs {
 		g := l.due.first.of
 		g.inDue.remove()
-		if add := min(g.in.due(w), maxCredit-g.in.outstanding()); add > 0 {
+		if add := min(g.in.due(g.window()), maxCredit-g.in.outstanding()); add > 0 {
 			g.in.granted += add
 			pairs = append(pairs, cell.CreditPair{Circuit: g.id, Add: uint16(add)})
 		}

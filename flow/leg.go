@@ -57,15 +57,16 @@ type Leg struct {
 	lastSent env.Mono
 	moved    env.Mono // when a cell left the queue, or came to it when it was empty
 
-	inLink node[Leg]
-	inHead node[Leg] // link.heads: has a head
-	inDue  node[Leg] // link.due
-	inTurn node[Leg] // link.sparse or link.active: has something to send and the credit for it
+	inLink    node[Leg]
+	inHead    node[Leg] // link.heads: has a head
+	inDue     node[Leg] // link.due
+	inPartial node[Leg] // link.partial: due, but not enough for a CREDIT
+	inTurn    node[Leg] // link.sparse or link.active: has something to send and the credit for it
 }
 
 func newLeg(l *Link, id cell.CircuitID, opened bool) *Leg {
 	g := &Leg{link: l, id: id, opened: opened, quantum: sparseQuantum, lastSent: l.links.clock.Now()}
-	g.inLink.of, g.inHead.of, g.inDue.of, g.inTurn.of = g, g, g, g
+	g.inLink.of, g.inHead.of, g.inDue.of, g.inPartial.of, g.inTurn.of = g, g, g, g, g
 	if opened {
 		g.state = legOpening
 	} else {
@@ -114,7 +115,7 @@ func (g *Leg) Created(handshakeType uint16, handshake []byte) {
 // putHead has a CREATE or CREATED written, with the first grant.
 func (g *Leg) putHead(cmd cell.Command, handshakeType uint16, handshake []byte) error {
 	l := g.link
-	w := min(l.links.window(), maxCredit)
+	w := min(g.openWindow(), maxCredit)
 	c := cell.Create{Credit: uint16(w), Type: handshakeType, Total: uint16(len(handshake)), Handshake: handshake}
 	q := l.links.take()
 	cell.Header{Circuit: g.id, Command: cmd}.Put(q.b[:])
@@ -149,8 +150,7 @@ func (g *Leg) onRelay(h cell.Header, body []byte) {
 	} else {
 		g.late = true
 	}
-	g.in.received++
-	g.lastIn = g.link.lastIn
+	g.arrived(h.Dry)
 	if !g.h.OnCell(h.Command, body) {
 		g.returned()
 	}

@@ -8,7 +8,8 @@ import (
 
 // Limits are the fixed sizes of this version, all in one place.
 type Limits struct {
-	InitialWindow   int // hop credit a direction, cells
+	InitialWindow   int // hop credit a direction at first, cells
+	MaxWindow       int // the most that it grows to; less than InitialWindow, such as 0: it does not grow
 	Reserve         int // cells a direction that a live circuit always gets back, at least 2
 	LinkQueue       int // bytes of unsent cells given to a link before the scheduler holds back
 	CircuitsPerLink int // circuits that a neighbour may have opened on one link, tombstones included
@@ -22,7 +23,8 @@ type Limits struct {
 // DefaultLimits are the limits of docs/protocol.md, "Bounds".
 func DefaultLimits() Limits {
 	return Limits{
-		InitialWindow:   256,
+		InitialWindow:   32,
+		MaxWindow:       2048,
 		Reserve:         4,
 		LinkQueue:       64 << 10,
 		CircuitsPerLink: 16384,

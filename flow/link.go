@@ -58,7 +58,10 @@ type Link struct {
 	due       list[Leg] // with credit to be returned
 	ticker    env.Timer
 	ticking   bool
-	creditNow bool // the tick has come: write CREDIT
+	creditNow bool      // the tick has come: write CREDIT
+	partial   list[Leg] // with credit to be returned when they have come to rest
+	flusher   env.Timer
+	flushing  bool
 	padding   bool // write PADDING
 	gossip    queue
 	gossipIn  bucket
@@ -129,7 +132,7 @@ func (l *Link) shut(reason error, closeEnv bool) {
 	if closeEnv {
 		l.env.Close(reason)
 	}
-	for _, t := range []env.Timer{l.tender, l.ticker} {
+	for _, t := range []env.Timer{l.tender, l.ticker, l.flusher} {
 		if t != nil {
 			t.Stop()
 		}

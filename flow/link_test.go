@@ -504,7 +504,7 @@ func TestCreditGoesBackInOneCellATick(t *testing.T) {
 	g1, _ := b.open(t, 1)
 	g2, _ := b.open(t, 2)
 	g3, _ := b.open(t, 3)
-	quarter := b.n.links.cfg.Limits.InitialWindow / 4
+	quarter := b.n.links.batch(b.n.links.cfg.Limits.InitialWindow)
 	for range quarter {
 		b.in(raw(cell.CommandRelay, g1.ID()), raw(cell.CommandRelay, g2.ID()))
 	}

@@ -89,6 +89,7 @@ type Links struct {
 	pairs       []cell.CreditPair
 	place       int
 
+	windows    int // cells of all windows, promised to neighbours
 	leastBatch int // for the test that the rule of batch is needed
 }
 

@@ -24,6 +24,9 @@ func newNetwork(t testing.TB, seed uint64, leastBatch int) *network {
 	limits := Limits{
 		InitialWindow: 2 + r.IntN(8), Reserve: 2, LinkQueue: cell.Size * (1 + r.IntN(4)), CircuitsPerLink: 100, MaxLinks: 100,
 	}
+	if r.IntN(2) == 0 { // windows that grow
+		limits.MaxWindow = r.IntN(200)
+	}
 	circuits := 2 + r.IntN(6)
 	var paths []*path
 	var relays []*testNode

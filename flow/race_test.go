@@ -144,6 +144,9 @@ func destroyRace(seed uint64) error {
 	w := newWorld(seed)
 	w.fewIDs = true
 	limits := Limits{InitialWindow: 2 + w.rng.IntN(7), Reserve: 2, LinkQueue: cell.Size * (1 + w.rng.IntN(3)), CircuitsPerLink: 3, MaxLinks: 2}
+	if w.rng.IntN(2) == 0 {
+		limits.MaxWindow = w.rng.IntN(100)
+	}
 	o := linkOptions{delay: time.Duration(w.rng.IntN(10)) * time.Millisecond}
 	if w.rng.IntN(2) == 0 {
 		o.rate = 1e6

@@ -106,6 +106,8 @@ func (g *Leg) forget() {
 	g.inLink.remove()
 	g.inTurn.remove()
 	g.inDue.remove()
+	g.inPartial.remove()
+	l.links.windows -= g.in.window.size
 	l.links.stats.Legs--
 	if g.opened {
 		l.links.budget.out--

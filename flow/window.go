@@ -1,0 +1,175 @@
+package flow
+
+import (
+	"time"
+
+	"cepa/cell"
+	"cepa/env"
+)
+
+// Times of the rule by which windows change.
+const (
+	idleRound = 500 * time.Millisecond // after a pause as long as this, what was seen before it says nothing
+	slowRound = 250 * time.Millisecond // a round with a standing queue ends after this at the latest
+	flushTime = 50 * time.Millisecond  // after the last cell, credit that is not worth a CREDIT yet is returned all the same
+	queueTime = 5 * time.Millisecond   // of its own rate: as much of a queue never drains on purpose
+	minQueue  = 4                      // cells, the same
+	minWindow = 8                      // cells, if nothing but the queue asks for less
+)
+
+// window is how many cells of one circuit may be on their way to this node or in its queue: the hop credit of one
+// leg. It follows one rule (docs/protocol.md, "Hop credits"), once in each round, which is as many cells as the window:
+//
+//   - it grows when the neighbour ran out of credit with more to send (the dry flag), and the queue here ran empty: then
+//     nothing but the window held the circuit back;
+//   - it gives up the part of the queue that has not drained in the whole round: that is surplus;
+//   - it shrinks when the budget is half used.
+//
+// A window shrinks by not being returned; nothing is taken back.
+type window struct {
+	size    int
+	end     int      // cells received when the round ends
+	from    int      // cells received when it began
+	began   env.Mono // and when that was
+	low     int      // the shortest queue in it
+	dryFrom int      // cells granted when size last changed: the dry flags of earlier ones are of the past
+	steps   int      // growths in a row, since size was as large as it had to be
+	grown   bool     // it has been large enough once: no doubling any more
+	dry     bool     // the neighbour ran out of credit in this round
+}
+
+// openWindow gives a leg its first window.
+func (g *Leg) openWindow() int {
+	ls := g.link.links
+	w := max(min(ls.cfg.Limits.InitialWindow, ls.windowCap()), ls.cfg.Limits.Reserve)
+	g.in.window = window{size: w, end: w}
+	ls.windows += w
+	return w
+}
+
+// windowCap is what the budget leaves for one window: an eighth of what is free, so that no window has to be taken back
+// when the budget runs low.
+func (ls *Links) windowCap() int { return ls.budget.free() / (8 * cell.Size) }
+
+// window is how many cells the leg may have granted and not freed now.
+func (g *Leg) window() int {
+	ls := g.link.links
+	return max(min(g.in.window.size, ls.windowCap()), ls.cfg.Limits.Reserve)
+}
+
+// waiting is how many cells of the leg are in the queue of the next.
+func (v *grant) waiting() int { return v.received - v.freed }
+
+// arrived is told of a cell before it is counted.
+func (g *Leg) arrived(dry bool) {
+	v := &g.in
+	now, q := g.link.lastIn, v.waiting()
+	if q == 0 && now.Sub(g.lastIn) > idleRound {
+		g.newRound(now)
+		v.window.steps = 0
+	}
+	v.received++
+	v.window.dry = v.window.dry || dry && v.received > v.window.dryFrom
+	v.window.low = min(v.window.low, q)
+	g.lastIn = now
+	if v.received >= v.window.end || q > minQueue && now.Sub(v.window.began) > slowRound {
+		g.endRound(now)
+		g.newRound(now)
+	}
+}
+
+func (g *Leg) newRound(now env.Mono) {
+	v := &g.in
+	v.window.began, v.window.from, v.window.end = now, v.received, v.received+v.window.size
+	v.window.low, v.window.dry = v.waiting(), false
+}
+
+// endRound changes the window by what the round has shown.
+func (g *Leg) endRound(now env.Mono) {
+	b := g.link.links.budget
+	w := &g.in.window
+	free := max(b.limit-b.used, 0) / (4 * cell.Size)
+	// What may stand in the queue: the cells of queueTime at the rate of this round.
+	standing := minQueue
+	if took := now.Sub(w.began); took > 0 {
+		standing = max(standing, (g.in.received-w.from)*int(queueTime/time.Microsecond)/max(int(took/time.Microsecond), 1))
+	}
+	switch {
+	case b.used > b.limit/2 && w.size > max(minWindow, free):
+		g.setWindow(max(free, w.size/2))
+		w.steps = 0
+	case w.dry && w.low == 0 && !w.grown:
+		g.setWindow(2 * w.size)
+	case w.dry && w.low == 0:
+		g.setWindow(w.size + max(2, w.size>>max(0, 2-w.steps))) // a quarter, a half, then twice
+		w.steps++
+	case w.low > standing:
+		w.grown = true
+		w.steps = 0
+		g.setWindow(w.size - min(w.low-standing, w.size/2))
+	default:
+		w.steps = 0
+		w.grown = w.grown || w.low > 0
+	}
+}
+
+// setWindow changes the size of the window within its bounds: of the node, of the budget, and of all windows together,
+// which may promise four times the budget.
+func (g *Leg) setWindow(size int) {
+	ls := g.link.links
+	w := &g.in.window
+	size = min(size, max(ls.cfg.Limits.MaxWindow, ls.cfg.Limits.InitialWindow))
+	if size > w.size {
+		free := max(ls.budget.limit-ls.budget.used, 0) / (4 * cell.Size)
+		promised := max(ls.budget.limit/cell.Size*4-ls.windows, 0)
+		size = min(size, max(w.size, free), w.size+promised)
+	}
+	size = max(size, min(minWindow, ls.cfg.Limits.InitialWindow))
+	if size == w.size {
+		return
+	}
+	ls.windows += size - w.size
+	w.size, w.dryFrom = size, g.in.granted
+	g.offer()
+}
+
+// onFlush returns the credit of circuits that have come to rest, so that the next burst finds the whole window.
+func (l *Link) onFlush() {
+	l.links.enter()
+	defer l.links.leave()
+	l.flushing = false
+	now := l.links.clock.Now()
+	for n := l.partial.first; n != nil; {
+		g := n.of
+		n = n.next
+		if now.Sub(g.lastIn) < flushTime || g.in.waiting() > 0 {
+			continue
+		}
+		ls := l.links
+		if first := ls.cfg.Limits.InitialWindow; g.in.window.size < first && ls.budget.used < ls.budget.limit/2 {
+			g.setWindow(first)
+		}
+		g.inPartial.remove()
+		if w := g.window(); g.inDue.on == nil && g.in.due(w)*flushShare >= w {
+			l.due.push(&g.inDue)
+			l.creditNow = true
+			l.mark()
+		}
+	}
+	l.flushLater()
+}
+
+// flushShare is the part of a window, one in so many, from which credit is returned after a pause.
+const flushShare = 8
+
+func (l *Link) flushLater() {
+	if l.partial.empty() || l.flushing || !l.up {
+		return
+	}
+	l.flushing = true
+	if l.flusher == nil {
+		l.flusher = l.links.clock.AfterFunc(flushTime, l.onFlush)
+	} else {
+		l.flusher.Reset(flushTime)
+	}
+}
