@@ -23,6 +23,7 @@ type Client struct {
 	node   *node.Client
 	socks  *socks.Server
 	local  net.Addr
+	pipes  pipeBatch
 }
 
 // StartClient starts a client and returns at once; its SOCKS port opens when a circuit has
@@ -84,6 +85,7 @@ func (c *Client) start(address netip.AddrPort) error {
 		return err
 	}
 	handler.LinkHandler = c.node
+	c.loop.AfterBatch(c.pipes.wake)
 	c.mu.Lock()
 	c.status.Role, c.status.Address = "client", address.String()
 	c.mu.Unlock()
@@ -137,7 +139,7 @@ func (c *Client) Dial(ctx context.Context, r socks.Request) (net.Conn, error) {
 		Flags: cell.AllowIPv4 | cell.AllowIPv6, Isolation: r.Isolation,
 	}
 	type outcome struct{ err error }
-	p := newPipe(c.loop.Post)
+	p := newPipe(c.loop.Post, &c.pipes)
 	answered := make(chan outcome, 1)
 	var handle *circuit.Handle // owned by the loop
 	posted := c.loop.Post(func() {

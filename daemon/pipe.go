@@ -16,16 +16,19 @@ import (
 // chunks, which the stream's window bounds; bytes from it wait for the loop, at most
 // pipeBuffers chunks at a time.
 type pipe struct {
-	post func(func()) bool
+	post  func(func()) bool
+	batch *pipeBatch // nil: the application is woken by each Write
 
 	mu      sync.Mutex
 	changed sync.Cond // for the application's goroutines
 
 	// Towards the application.
-	in      [][]byte // chunks that Read has not yet returned
-	queued  int
-	ended   bool // CloseWrite: EOF after in
-	drained bool // an OnDrained is on its way to the loop
+	in      []*pipeChunk // what Read and WriteTo have not yet taken
+	queued  int          // bytes in there, and
+	writing int          // those that WriteTo has taken and not yet written
+	ended   bool         // CloseWrite: EOF after in
+	drained bool         // an OnDrained is on its way to the loop
+	onDrain func()       // that one, made once
 
 	// From the application.
 	flying  int // chunks on their way to the loop
@@ -39,20 +42,63 @@ type pipe struct {
 
 	// Owned by the loop.
 	events env.ConnEvents // nil before it is up and when it has ended
-	held   [][]byte       // chunks that came while paused
+	held   []*pipeChunk   // that came while paused
 	heldUp bool           // an EOF came while chunks were held
+	dirty  bool           // in batch.pipes
 }
 
 const (
-	pipeChunk   = 64 << 10
-	pipeBuffers = 4
+	pipeChunkSize = 32 << 10
+	pipeBuffers   = 8
 )
+
+// pipeChunk is what bytes wait in, either way: b[r:w]. Chunks are shared by all pipes.
+type pipeChunk struct {
+	r, w int
+	b    [pipeChunkSize]byte
+	pipe *pipe  // that it goes to the stream of, and
+	land func() // how: made once
+}
+
+var pipeChunks sync.Pool // of *pipeChunk
+
+func takeChunk() *pipeChunk {
+	if c, ok := pipeChunks.Get().(*pipeChunk); ok {
+		return c
+	}
+	c := new(pipeChunk)
+	c.land = func() {
+		p := c.pipe
+		p.held = append(p.held, c)
+		p.deliver()
+	}
+	return c
+}
+
+func (c *pipeChunk) give() {
+	c.r, c.w, c.pipe = 0, 0, nil
+	pipeChunks.Put(c)
+}
+
+// pipeBatch wakes the applications that a batch of events of the loop wrote to, once each, so that they find much at a
+// time. It belongs to the loop.
+type pipeBatch struct{ pipes []*pipe }
+
+func (b *pipeBatch) wake() {
+	for i, p := range b.pipes {
+		p.dirty = false
+		p.changed.Broadcast()
+		b.pipes[i] = nil
+	}
+	b.pipes = b.pipes[:0]
+}
 
 var errStreamClosed = errors.New("stream closed")
 
-func newPipe(post func(func()) bool) *pipe {
-	p := &pipe{post: post, paused: true}
+func newPipe(post func(func()) bool, batch *pipeBatch) *pipe {
+	p := &pipe{post: post, batch: batch, paused: true}
 	p.changed.L = &p.mu
+	p.onDrain = p.onDrained
 	return p
 }
 
@@ -70,21 +116,37 @@ func (p *pipe) Write(b []byte) {
 	p.queued += len(b)
 	for len(b) > 0 {
 		last := len(p.in) - 1
-		if last < 0 || len(p.in[last]) == cap(p.in[last]) {
-			p.in = append(p.in, make([]byte, 0, max(4<<10, min(pipeChunk, len(b)))))
+		if last < 0 || p.in[last].w == pipeChunkSize {
+			p.in = append(p.in, takeChunk())
 			last++
 		}
-		n := min(len(b), cap(p.in[last])-len(p.in[last]))
-		p.in[last] = append(p.in[last], b[:n]...)
+		c := p.in[last]
+		n := copy(c.b[c.w:], b)
+		c.w += n
 		b = b[n:]
 	}
-	p.changed.Broadcast()
+	switch {
+	case p.batch == nil:
+		p.changed.Broadcast()
+	case !p.dirty:
+		p.dirty = true
+		p.batch.pipes = append(p.batch.pipes, p)
+	}
 }
 
 func (p *pipe) Queued() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.queued
+	return p.queued + p.writing
+}
+
+// drop forgets what the application has not taken. The caller holds the lock.
+func (p *pipe) drop() {
+	for _, c := range p.in {
+		c.give()
+	}
+	clear(p.in)
+	p.in, p.queued = p.in[:0], 0
 }
 
 func (p *pipe) Pause(paused bool) {
@@ -111,25 +173,40 @@ func (p *pipe) Close(reason error) {
 		if reason == nil {
 			p.failure = errStreamClosed
 		} else {
-			p.in, p.queued = nil, 0
+			p.drop()
 		}
 	}
-	p.events, p.held = nil, nil
+	p.forget()
 	p.changed.Broadcast()
+}
+
+// forget ends what goes to the stream.
+func (p *pipe) forget() {
+	p.events = nil
+	for _, c := range p.held {
+		c.give()
+	}
+	p.held = nil
 }
 
 // deliver gives the stream what is held, in events of their own.
 func (p *pipe) deliver() {
 	for len(p.held) > 0 && p.events != nil && !p.isPaused() {
-		chunk := p.held[0]
-		p.held = p.held[1:]
-		p.landed()
-		p.events.OnData(chunk)
+		p.deliverOne()
 	}
 	if len(p.held) == 0 && p.heldUp && p.events != nil {
 		p.heldUp = false
 		p.events.OnEOF()
 	}
+}
+
+// deliverOne gives the stream the oldest chunk that is held.
+func (p *pipe) deliverOne() {
+	c := p.held[0]
+	p.held = shift(p.held)
+	p.landed()
+	p.events.OnData(c.b[c.r:c.w])
+	c.give()
 }
 
 func (p *pipe) isPaused() bool {
@@ -166,12 +243,10 @@ func (p *pipe) onGone() {
 		return
 	}
 	for eof && len(p.held) > 0 && p.events != nil {
-		chunk := p.held[0]
-		p.held = p.held[1:]
-		p.events.OnData(chunk)
+		p.deliverOne()
 	}
 	if e := p.events; e != nil {
-		p.events, p.held = nil, nil
+		p.forget()
 		e.OnDown(net.ErrClosed)
 	}
 }
@@ -184,60 +259,112 @@ type appConn struct {
 	local, remote net.Addr
 }
 
-func (c appConn) Read(b []byte) (int, error) {
+func (c appConn) Read(b []byte) (n int, err error) {
+	p := c.pipe
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.await(); err != nil {
+		return 0, err
+	}
+	for n < len(b) && len(p.in) > 0 {
+		first := p.in[0]
+		k := copy(b[n:], first.b[first.r:first.w])
+		n += k
+		if first.r += k; first.r == first.w {
+			p.next().give()
+		}
+	}
+	p.queued -= n
+	p.took()
+	return n, nil
+}
+
+// WriteTo writes what comes to w as it comes, without a copy, until EOF.
+func (c appConn) WriteTo(w io.Writer) (total int64, err error) {
 	p := c.pipe
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
+		if err := p.await(); err == io.EOF {
+			return total, nil
+		} else if err != nil {
+			return total, err
+		}
+		first := p.next()
+		b := first.b[first.r:first.w]
+		p.writing = len(b)
+		p.queued -= len(b)
+		p.mu.Unlock()
+		n, err := w.Write(b)
+		first.give()
+		p.mu.Lock()
+		p.writing = 0
+		p.took()
+		total += int64(n)
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// await waits until there is something to be taken, or says why there will be nothing. The caller holds the lock.
+func (p *pipe) await() error {
+	for {
 		switch {
 		case p.closed:
-			return 0, net.ErrClosed
+			return net.ErrClosed
 		case p.failure != nil && !p.flushed:
-			return 0, p.failure
+			return p.failure
 		case len(p.in) > 0:
-			return p.take(b), nil
+			return nil
 		case p.ended:
-			return 0, io.EOF
+			return io.EOF
 		case p.failure != nil:
-			return 0, p.failure
+			return p.failure
 		}
 		p.changed.Wait()
 	}
 }
 
-// take moves bytes from the list to b. The caller holds the lock.
-func (p *pipe) take(b []byte) (n int) {
-	for n < len(b) && len(p.in) > 0 {
-		k := copy(b[n:], p.in[0])
-		n += k
-		if k == len(p.in[0]) {
-			p.in[0] = nil
-			p.in = p.in[1:]
-		} else {
-			p.in[0] = p.in[0][k:]
-		}
-	}
-	p.queued -= n
+// next takes the oldest chunk off the list. The caller holds the lock.
+func (p *pipe) next() *pipeChunk {
+	first := p.in[0]
+	p.in = shift(p.in)
+	return first
+}
+
+// shift takes the first of a short list off, so that appending to it allocates nothing.
+func shift(l []*pipeChunk) []*pipeChunk {
+	n := copy(l, l[1:])
+	l[n] = nil
+	return l[:n]
+}
+
+// took tells the stream that the application has taken something. The caller holds the lock.
+func (p *pipe) took() {
 	if !p.drained && p.failure == nil {
 		p.drained = true
-		p.post(p.onDrained)
+		p.post(p.onDrain)
 	}
-	return n
 }
 
 func (c appConn) Write(b []byte) (n int, err error) {
 	for len(b) > 0 {
-		chunk := append([]byte(nil), b[:min(len(b), pipeChunk)]...)
+		chunk := takeChunk()
+		chunk.w = copy(chunk.b[:], b)
+		k := chunk.w // send gives the chunk away
 		if err := c.send(chunk); err != nil {
+			chunk.give()
 			return n, err
 		}
-		n += len(chunk)
-		b = b[len(chunk):]
+		n += k
+		b = b[k:]
 	}
 	return n, nil
 }
 
-func (c appConn) send(chunk []byte) error {
+// send has the chunk delivered to the stream, which it then belongs to.
+func (c appConn) send(chunk *pipeChunk) error {
 	p := c.pipe
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -251,7 +378,8 @@ func (c appConn) send(chunk []byte) error {
 		return p.failure
 	}
 	p.flying++
-	if !p.post(func() { p.held = append(p.held, chunk); p.deliver() }) {
+	chunk.pipe = p
+	if !p.post(chunk.land) {
 		return errStopped
 	}
 	return nil
@@ -281,8 +409,8 @@ func (c appConn) Close() error {
 		return net.ErrClosed
 	}
 	p.closed = true
-	p.whole = p.sentEOF && p.ended && p.queued == 0
-	p.in, p.queued = nil, 0
+	p.whole = p.sentEOF && p.ended && p.queued+p.writing == 0
+	p.drop()
 	p.changed.Broadcast()
 	p.post(p.onGone)
 	return nil

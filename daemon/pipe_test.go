@@ -124,7 +124,7 @@ func (f *far) OnDown(e error) {
 // joined is a pipe with both its ends.
 func joined(t *testing.T) (*turns, appConn, *far) {
 	l := newTurns(t)
-	p := newPipe(l.post)
+	p := newPipe(l.post, nil)
 	f := &far{conn: p, heard: make(chan struct{}, 1)}
 	l.do(func() { p.up(f) })
 	return l, appConn{pipe: p}, f

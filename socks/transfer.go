@@ -107,7 +107,16 @@ func (t *transfer) upload() {
 // download copies from the stream to the application.
 func (t *transfer) download() {
 	c := t.session
-	readErr, writeErr := t.copy(c.conn, t.stream, &c.server.count.received)
+	var readErr, writeErr error
+	if from, ok := t.stream.(io.WriterTo); ok { // which needs no buffer in between
+		w := passer{t: t, dst: c.conn, total: &c.server.count.received}
+		_, readErr = from.WriteTo(&w)
+		if writeErr = w.err; writeErr != nil {
+			readErr = nil
+		}
+	} else {
+		readErr, writeErr = t.copy(c.conn, t.stream, &c.server.count.received)
+	}
 	if readErr == nil && writeErr == nil {
 		if conn, ok := c.conn.(closeWriter); ok {
 			writeErr = conn.CloseWrite()
@@ -144,6 +153,21 @@ func (t *transfer) copy(dst io.Writer, src io.Reader, total *atomic.Uint64) (rea
 		}
 		buf = pool.fit(buf, n)
 	}
+}
+
+// passer is a writer that counts, and remembers that it failed.
+type passer struct {
+	t     *transfer
+	dst   io.Writer
+	total *atomic.Uint64
+	err   error
+}
+
+func (w *passer) Write(b []byte) (int, error) {
+	if w.err = w.t.pass(w.dst, b, w.total); w.err != nil {
+		return 0, w.err
+	}
+	return len(b), nil
 }
 
 // pass writes all of b and counts it.
