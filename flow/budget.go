@@ -20,6 +20,7 @@ type Budget struct {
 	streams     int // bytes of used that streams cost by being there; nobody can take these back
 	in, out     int // live legs opened by neighbours and by this node
 	reserve     int // bytes that a leg's queue can always take
+	grown       int // bytes that windows of streams have beyond their first size
 	over        bool
 	kick        func() // has reclaim called, in an event or at the top of this one
 	holders     []holder

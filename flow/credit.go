@@ -35,21 +35,28 @@ func (g *Leg) returned() {
 // offer has a CREDIT written soon if enough is due for one, or, if it is little, once the circuit has come to rest.
 func (g *Leg) offer() {
 	l := g.link
-	if g.inDue.on != nil || g.state != legOpen {
+	if g.state != legOpen {
+		return
+	}
+	if g.inDue.on != nil {
+		g.hasten()
 		return
 	}
 	w := g.window()
 	switch due := g.in.due(w); {
 	case due >= l.links.batch(w):
-	case due*flushShare >= w && due >= l.links.leastBatch && g.inPartial.on == nil:
-		l.partial.push(&g.inPartial)
-		l.flushLater()
+	case due*flushShare >= w && due >= l.links.leastBatch || g.shrunk():
+		if g.inPartial.on == nil {
+			l.partial.push(&g.inPartial)
+			l.flushLater()
+		}
 		return
 	default:
 		return
 	}
 	g.inPartial.remove()
 	l.due.push(&g.inDue)
+	g.hasten()
 	if l.ticking || l.creditNow {
 		return
 	}
@@ -58,6 +65,14 @@ func (g *Leg) offer() {
 		l.ticker = l.links.clock.AfterFunc(creditTick, l.onTick)
 	} else {
 		l.ticker.Reset(creditTick)
+	}
+}
+
+// hasten has the CREDIT that is due written at once when the neighbour would run out of credit before the tick.
+func (g *Leg) hasten() {
+	if l := g.link; !l.creditNow && g.in.outstanding() <= g.in.window.perTick {
+		l.creditNow = true
+		l.mark()
 	}
 }
 

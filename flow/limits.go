@@ -38,7 +38,7 @@ const (
 	DefaultKeepalive = 4 * time.Second
 	DefaultDead      = 12 * time.Second
 
-	creditTick     = 5 * time.Millisecond // CREDIT cells of a link go out together, this long after the first is due
+	creditTick     = 5 * time.Millisecond // CREDIT cells of a link go out together, this long after the first is due, unless a neighbour would run out before
 	tombstoneTime  = time.Minute          // without the peer's DESTROY the link closes
 	stuckTime      = time.Minute          // without one cell leaving a queue, on a link that moves, the circuit goes
 	lingerTime     = time.Minute          // a Conn of a circuit that is gone may drain for this long
@@ -66,17 +66,18 @@ const (
 	maxWindow      = 64 << 20 // largest initial window
 	streamCost     = 1 << 10  // bytes of the budget that a stream costs by being there
 	legCost        = 8 << 10  // and a circuit: keys, streams' table, places in lists
-	defaultStreams = 1024     // streams of a circuit that no window makes fewer
+	defaultStreams = 32       // streams of a circuit that no window makes fewer
 )
 
 // Windows are end-to-end windows, in bytes, for each stream and for all streams of a circuit
 // together (docs/protocol.md, "Windows").
 type Windows struct{ Stream, Circuit uint32 }
 
-// The windows that each end grants at first.
+// The windows that each end grants at first. That of the circuit is twice what its streams have together: the other
+// half is for those that grow.
 var (
-	ClientWindows = Windows{Stream: 512 << 10, Circuit: 16 << 20}
-	ExitWindows   = Windows{Stream: 256 << 10, Circuit: 8 << 20}
+	ClientWindows = Windows{Stream: 512 << 10, Circuit: 32 << 20}
+	ExitWindows   = Windows{Stream: 256 << 10, Circuit: 16 << 20}
 )
 
 // MaxStreamsFor returns how many streams a circuit with these windows may have open: so many

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"cepa/cell"
 	"cepa/env"
@@ -55,9 +56,12 @@ type Mux struct {
 	queue   []cell.Message
 	lastID  cell.StreamID
 
-	window  int // bytes of DATA that may be sent on the circuit
-	granted int // that may still come
-	unsaid  int // consumed, not returned yet
+	window  int           // bytes of DATA that may be sent on the circuit
+	granted int           // that may still come
+	unsaid  int           // consumed, not returned yet
+	spare   int           // bytes of it that its streams' first windows leave over: what these may grow by
+	grown   int           // and have
+	rtt     time.Duration // shortest seen; 0: none yet
 
 	closed    bool
 	place     int
@@ -84,6 +88,7 @@ func NewMux(cfg MuxConfig) *Mux {
 		window:  int(cfg.Allowed.Circuit),
 		granted: int(cfg.Granted.Circuit),
 	}
+	m.spare = max(m.granted-m.cfg.MaxStreams*int(cfg.Granted.Stream), 0)
 	if b := m.budget; b.kick == nil { // a budget without links, as in a test
 		b.kick = func() { cfg.Env.Clock.AfterFunc(0, func() { b.reclaim(cfg.Env.Clock.Now()) }) }
 	}
@@ -247,11 +252,8 @@ func (m *Mux) consumed(n int) {
 	}
 }
 
-// windowDue says whether the circuit's window is worth a WINDOW: a quarter of it, twice what
-// the peer takes for an attack.
-func (m *Mux) windowDue() bool { return m.unsaid >= worthSaying(m.cfg.Granted.Circuit) }
-
-func worthSaying(initial uint32) int { return max(int(initial/4), 1) }
+// windowDue says whether the circuit's window is worth a WINDOW.
+func (m *Mux) windowDue() bool { return m.unsaid >= worthSaying(int(m.cfg.Granted.Circuit)) }
 
 // ---- receiving ----
 

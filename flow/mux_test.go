@@ -667,7 +667,7 @@ func TestWindowsOfTheHandshake(t *testing.T) {
 		a, b Windows
 		want int
 	}{
-		{ClientWindows, ExitWindows, 32}, {Windows{1, 1 << 20}, Windows{1, 1 << 20}, 1024},
+		{ClientWindows, ExitWindows, 32}, {Windows{1, 1 << 20}, Windows{1, 1 << 20}, 32},
 		{Windows{8, 1}, Windows{1, 8}, 1}, {Windows{1, 100}, Windows{1, 7}, 7},
 	} {
 		if got := MaxStreamsFor(c.a, c.b); got != c.want || got != MaxStreamsFor(c.b, c.a) {

@@ -53,11 +53,10 @@ type Stream struct {
 	gotLast  bool
 	over     bool // the handler has heard so, or asked for it
 
-	in      buffer // arrived before there was a Conn
-	granted int    // bytes that may still come
-	flying  int    // given to the Conn, still queued there
-	unsaid  int    // consumed, not returned yet
-	since   env.Mono
+	in     buffer // arrived before there was a Conn
+	win    inflow
+	flying int // given to the Conn, still queued there
+	since  env.Mono
 
 	inAll, inControl, inReady, inTold node[Stream]
 }
@@ -70,8 +69,8 @@ var errEnded = errors.New("stream has ended")
 func (m *Mux) newStream(id cell.StreamID, kind cell.MessageCommand) *Stream {
 	s := &Stream{
 		m: m, id: id, kind: kind,
-		window:  int(m.cfg.Allowed.Stream),
-		granted: int(m.cfg.Granted.Stream),
+		window: int(m.cfg.Allowed.Stream),
+		win:    inflow{size: int(m.cfg.Granted.Stream), granted: int(m.cfg.Granted.Stream)},
 	}
 	s.inAll.of, s.inControl.of, s.inReady.of, s.inTold.of = s, s, s, s
 	m.streams[id] = s
@@ -85,6 +84,7 @@ func (m *Mux) newStream(id cell.StreamID, kind cell.MessageCommand) *Stream {
 func (s *Stream) leave() {
 	if s.inAll.on != nil {
 		s.inAll.remove()
+		s.grow(int(s.m.cfg.Granted.Stream) - s.win.size)
 		s.m.budget.subStream()
 	}
 }
@@ -209,7 +209,7 @@ func (s *Stream) consumed(n int) {
 	if n == 0 {
 		return
 	}
-	s.unsaid += n
+	s.win.unsaid += n
 	s.touch()
 	s.m.consumed(n)
 }
@@ -326,7 +326,7 @@ func (s *Stream) deliver(p []byte) {
 }
 
 func (s *Stream) windowDue() bool {
-	return s.unsaid >= worthSaying(s.m.cfg.Granted.Stream) && !s.gotEOF && !s.gotLast && !s.ending
+	return s.win.unsaid >= worthSaying(s.win.size) && !s.gotEOF && !s.gotLast && !s.ending
 }
 
 // linger keeps a Conn of a closed Mux until it has written what it has.
@@ -373,12 +373,12 @@ func (s *Stream) onData(p []byte) error {
 		return wrong("DATA before CONNECTED")
 	case s.gotEOF:
 		return wrong("DATA after EOF")
-	case len(p) > s.granted:
+	case len(p) > s.win.granted:
 		return wrong("DATA beyond the window of stream %d", s.id)
 	case len(p) > m.granted:
 		return wrong("DATA beyond the window of the circuit")
 	}
-	s.granted -= len(p)
+	s.arrived(len(p))
 	m.granted -= len(p)
 	switch {
 	case s.ending || s.flush != 0: // crossed our END, or will

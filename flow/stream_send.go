@@ -59,11 +59,10 @@ func (s *Stream) pack(p *cell.Packer) bool {
 		s.schedule()
 	}
 	if s.windowDue() {
-		if !addWindow(p, s.id, s.unsaid) {
+		if p.Free() < 4 {
 			return false
 		}
-		s.granted += s.unsaid
-		s.unsaid = 0
+		addWindow(p, s.id, s.nextWindow())
 	}
 	if s.eofDue() {
 		if !addEnd(p, s.id, cell.ReasonEOF) {

@@ -33,6 +33,7 @@ type window struct {
 	began   env.Mono // and when that was
 	low     int      // the shortest queue in it
 	dryFrom int      // cells granted when size last changed: the dry flags of earlier ones are of the past
+	perTick int      // cells that came in the time of a creditTick, in the round before
 	steps   int      // growths in a row, since size was as large as it had to be
 	grown   bool     // it has been large enough once: no doubling any more
 	dry     bool     // the neighbour ran out of credit in this round
@@ -72,6 +73,9 @@ func (g *Leg) arrived(dry bool) {
 	v.window.dry = v.window.dry || dry && v.received > v.window.dryFrom
 	v.window.low = min(v.window.low, q)
 	g.lastIn = now
+	if g.inDue.on != nil {
+		g.hasten()
+	}
 	if v.received >= v.window.end || q > minQueue && now.Sub(v.window.began) > slowRound {
 		g.endRound(now)
 		g.newRound(now)
@@ -90,10 +94,8 @@ func (g *Leg) endRound(now env.Mono) {
 	w := &g.in.window
 	free := max(b.limit-b.used, 0) / (4 * cell.Size)
 	// What may stand in the queue: the cells of queueTime at the rate of this round.
-	standing := minQueue
-	if took := now.Sub(w.began); took > 0 {
-		standing = max(standing, (g.in.received-w.from)*int(queueTime/time.Microsecond)/max(int(took/time.Microsecond), 1))
-	}
+	w.perTick = cellsIn(creditTick, g.in.received-w.from, now.Sub(w.began))
+	standing := max(minQueue, cellsIn(queueTime, g.in.received-w.from, now.Sub(w.began)))
 	switch {
 	case b.used > b.limit/2 && w.size > max(minWindow, free):
 		g.setWindow(max(free, w.size/2))
@@ -112,6 +114,15 @@ func (g *Leg) endRound(now env.Mono) {
 		w.grown = w.grown || w.low > 0
 	}
 }
+
+// cellsIn is how many cells come in a time at the rate of n in took. What has taken no time that the clock shows was as
+// fast as can be.
+func cellsIn(d time.Duration, n int, took time.Duration) int {
+	return min(n*int(d/time.Microsecond)/max(int(took/time.Microsecond), 1), maxCredit)
+}
+
+// shrunk reports whether the window is smaller than a first one: so it stays only while there is a reason.
+func (g *Leg) shrunk() bool { return g.in.window.size < g.link.links.cfg.Limits.InitialWindow }
 
 // setWindow changes the size of the window within its bounds: of the node, of the budget, and of all windows together,
 // which may promise four times the budget.
@@ -146,10 +157,12 @@ func (l *Link) onFlush() {
 			continue
 		}
 		ls := l.links
-		if first := ls.cfg.Limits.InitialWindow; g.in.window.size < first && ls.budget.used < ls.budget.limit/2 {
-			g.setWindow(first)
+		if ls.budget.used < ls.budget.limit/2 && g.shrunk() {
+			g.setWindow(ls.cfg.Limits.InitialWindow)
 		}
-		g.inPartial.remove()
+		if !g.shrunk() { // else it waits for memory
+			g.inPartial.remove()
+		}
 		if w := g.window(); g.inDue.on == nil && g.in.due(w)*flushShare >= w {
 			l.due.push(&g.inDue)
 			l.creditNow = true
