@@ -45,16 +45,15 @@ func (g *Leg) offer() {
 	w := g.window()
 	switch due := g.in.due(w); {
 	case due >= l.links.batch(w):
-	case due*flushShare >= w && due >= l.links.leastBatch || g.shrunk():
-		if g.inPartial.on == nil {
-			l.partial.push(&g.inPartial)
-			l.flushLater()
-		}
+	case due*flushShare >= w && due >= l.links.leastBatch:
+		g.mayRest()
 		return
 	default:
 		return
 	}
-	g.inPartial.remove()
+	if !g.shrunk() {
+		g.inPartial.remove()
+	}
 	l.due.push(&g.inDue)
 	g.hasten()
 	if l.ticking || l.creditNow {

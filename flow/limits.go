@@ -11,7 +11,7 @@ type Limits struct {
 	InitialWindow   int // hop credit a direction at first, cells
 	MaxWindow       int // the most that it grows to; less than InitialWindow, such as 0: it does not grow
 	Reserve         int // cells a direction that a live circuit always gets back, at least 2
-	LinkQueue       int // bytes of unsent cells given to a link before the scheduler holds back
+	LinkQueue       int // bytes of unsent cells given to a link before the scheduler holds back, at most: see pace
 	CircuitsPerLink int // circuits that a neighbour may have opened on one link, tombstones included
 	ClientCircuits  int // the same if it is a client; 0 for CircuitsPerLink
 	MaxLinks        int // open links of the node, dialled and accepted
@@ -26,7 +26,7 @@ func DefaultLimits() Limits {
 		InitialWindow:   32,
 		MaxWindow:       2048,
 		Reserve:         4,
-		LinkQueue:       64 << 10,
+		LinkQueue:       256 << 10,
 		CircuitsPerLink: 16384,
 		ClientCircuits:  256,
 		MaxLinks:        8192,
@@ -82,7 +82,7 @@ var (
 
 // MaxStreamsFor returns how many streams a circuit with these windows may have open: so many
 // that all of them, stalled with full windows, still leave none waiting for the circuit's, and
-// at most 1024. It is the same at both ends, and at least 1.
+// at most 32. It is the same at both ends, and at least 1.
 func MaxStreamsFor(granted, allowed Windows) int {
 	n := uint32(defaultStreams)
 	for _, w := range []Windows{granted, allowed} {

@@ -68,6 +68,7 @@ type Link struct {
 	gossipOut bucket
 	padIn     bucket
 
+	pace       pace
 	batch      []byte // to be sent at the end of this event; nil when nothing is
 	batched    int    // bytes of it that are cells
 	batchSpace int    // bytes that the link took when it was begun
@@ -210,7 +211,9 @@ func (l *Link) OnDrained() {
 	}
 	l.links.enter()
 	defer l.links.leave()
-	l.taken = l.links.clock.Now()
+	now := l.links.clock.Now()
+	l.pace.drained(l.env.Queued(), now.Sub(l.taken))
+	l.taken = now
 	l.mark()
 }
 

@@ -726,13 +726,16 @@ func TestGossipHasABudget(t *testing.T) {
 func TestScheduler(t *testing.T) {
 	t.Parallel()
 	// Two bulk circuits with endless data, then one that was idle: its cell goes next.
-	b := newBench(t, benchOptions{})
+	limits := DefaultLimits()
+	limits.LinkQueue = 64 << 10
+	b := newBench(t, benchOptions{limits: limits})
 	var legs []*Leg
 	for i := range 3 {
 		b.in(createCell(b.theirs(i+1), 60000))
 		legs = append(legs, b.legs[i])
 	}
 	b.tap.take(t)
+	b.w.run(time.Second)
 	b.tap.slow = true
 	for i := range 2 {
 		b.hear[i].send = 10000
@@ -743,7 +746,6 @@ func TestScheduler(t *testing.T) {
 	if len(cells) != 32 {
 		t.Fatalf("%d cells were given to an empty link", len(cells))
 	}
-	b.w.run(time.Second)
 	var counts [3]int
 	for round := range 101 { // one cell leaves the link at a time; the quanta are used up after 32
 		if round == 90 {

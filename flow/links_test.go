@@ -196,7 +196,7 @@ func TestLinkGoingDownTakesItsCircuits(t *testing.T) {
 		cs = append(cs, c)
 	}
 	for _, c := range cs {
-		xs = append(xs, p.exchanges(t, c, nil, [2]int{1 << 20, 1 << 20})...)
+		xs = append(xs, p.exchanges(t, c, nil, [2]int{4 << 20, 4 << 20})...)
 	}
 	w.run(20 * time.Millisecond)
 	why := errors.New("cable cut")

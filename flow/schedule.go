@@ -33,7 +33,9 @@ func (l *Link) send() {
 		l.lastOut = l.links.clock.Now()
 		if l.env.Queued() == 0 {
 			l.taken = l.lastOut
+			l.pace.left = 0
 		}
+		l.pace.left += l.batched
 		l.links.stats.CellsOut += uint64(l.batched / cell.Size)
 		l.env.Send(l.batch[:l.batched])
 	}
@@ -43,7 +45,7 @@ func (l *Link) send() {
 // space returns how many bytes of whole cells the link takes now, at most a batch: none until
 // OnDrained when enough are queued.
 func (l *Link) space() int {
-	room := l.links.cfg.Limits.LinkQueue - l.env.Queued()
+	room := l.pace.queue(l.links.cfg.Limits.LinkQueue) - l.env.Queued()
 	return min(len(l.batch), max(room+cell.Size-1, 0)/cell.Size*cell.Size)
 }
 

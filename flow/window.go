@@ -73,10 +73,14 @@ func (g *Leg) arrived(dry bool) {
 	v.window.dry = v.window.dry || dry && v.received > v.window.dryFrom
 	v.window.low = min(v.window.low, q)
 	g.lastIn = now
+	if g.shrunk() {
+		g.mayRest()
+	}
 	if g.inDue.on != nil {
 		g.hasten()
 	}
-	if v.received >= v.window.end || q > minQueue && now.Sub(v.window.began) > slowRound {
+	// A grant that was used up is the better end: what comes next was granted under what this round has shown.
+	if v.received >= v.window.end || dry && v.window.dry && v.received >= v.window.end-v.window.size/4 || q > minQueue && now.Sub(v.window.began) > slowRound {
 		g.endRound(now)
 		g.newRound(now)
 	}
@@ -174,6 +178,14 @@ func (l *Link) onFlush() {
 
 // flushShare is the part of a window, one in so many, from which credit is returned after a pause.
 const flushShare = 8
+
+// mayRest has the leg looked at when it has come to rest.
+func (g *Leg) mayRest() {
+	if g.inPartial.on == nil {
+		g.link.partial.push(&g.inPartial)
+		g.link.flushLater()
+	}
+}
 
 func (l *Link) flushLater() {
 	if l.partial.empty() || l.flushing || !l.up {
