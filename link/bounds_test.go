@@ -511,7 +511,7 @@ func TestAfterBatchWakesTheWriters(t *testing.T) {
 		sum += receive(t, "cells", got)
 	}
 	// One more when the writer was still awake from the HELLO and took the first cells by itself.
-	if r := atA.(*link).wire.recordsWritten(); r != n/8 && r != n/8+1 {
+	if r := atA.(*link).out.records.Load(); r != n/8 && r != n/8+1 {
 		t.Errorf("%d cells went out in %d records, want %d", n, r, n/8)
 	}
 }

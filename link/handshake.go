@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"cepa/cell"
@@ -23,14 +24,16 @@ func (t *Transport) handshake(tcp tcpConn, want cert.Identity) (*link, error) {
 	s := t.secrets.Load()
 	w := newWire(tcp, &t.largeReads)
 	var c *tls.Conn
+	keys := &trafficSecrets{log: t.cfg.KeyLog}
 	if want.IsZero() {
-		c = tls.Server(w, s.server)
+		c = tls.Server(w, keys.in(s.server))
 	} else {
-		c = tls.Client(w, s.client)
+		c = tls.Client(w, keys.in(s.client))
 	}
 	if err := c.Handshake(); err != nil {
 		return nil, explainTLS(err)
 	}
+	w.given = 0 // from here on the records count that the traffic secrets protect
 	now := t.cfg.Now()
 	if err := t.sendHello(c, s.credentials, now, remote.Addr()); err != nil {
 		return nil, err
@@ -57,7 +60,19 @@ func (t *Transport) handshake(tcp tcpConn, want cert.Identity) (*link, error) {
 		return nil, err
 	}
 	tune(tcp)
-	return newLink(t, peer, c, w, tcp), nil
+	// What else came in the record with HELLO.
+	w.stream()
+	rest := make([]byte, maxPlain)
+	n, err := c.Read(rest)
+	if err != nil && err != errWouldBlock {
+		return nil, explainRead(err)
+	}
+	// This end has written HELLO: one record.
+	in, out, err := keys.takeOver(c.ConnectionState(), !want.IsZero(), 1, w.given)
+	if err != nil {
+		return nil, err
+	}
+	return newLink(t, peer, in, out, slices.Clone(rest[:n:n]), w, tcp), nil
 }
 
 func (t *Transport) sendHello(c *tls.Conn, credentials *Credentials, now time.Time, remote netip.Addr) error {

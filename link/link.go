@@ -1,7 +1,6 @@
 package link
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -56,7 +55,9 @@ const (
 type link struct {
 	t      *Transport
 	peer   env.Peer
-	tls    *tls.Conn
+	in     *opener
+	out    *sealer
+	rest   []byte // came with HELLO
 	wire   *wire
 	tcp    tcpConn
 	born   time.Time
@@ -82,9 +83,9 @@ type link struct {
 	renewal time.Time // of the write deadline
 }
 
-func newLink(t *Transport, peer env.Peer, c *tls.Conn, w *wire, tcp tcpConn) *link {
+func newLink(t *Transport, peer env.Peer, in *opener, out *sealer, rest []byte, w *wire, tcp tcpConn) *link {
 	l := &link{
-		t: t, peer: peer, tls: c, wire: w, tcp: tcp, born: time.Now(),
+		t: t, peer: peer, in: in, out: out, rest: rest, wire: w, tcp: tcp, born: time.Now(),
 		ended: make(chan struct{}),
 		slots: make(chan struct{}, batchesLink),
 	}
@@ -95,7 +96,6 @@ func newLink(t *Transport, peer env.Peer, c *tls.Conn, w *wire, tcp tcpConn) *li
 
 // start posts up, which gives l its events, and begins the life of the link. l is counted in t.goroutines once.
 func (l *link) start(up func()) {
-	l.wire.stream()
 	l.exits.Store(2)
 	if !l.t.cfg.Loop.Post(up) {
 		l.silent.Store(true)
@@ -132,7 +132,8 @@ func (l *link) Send(cells []byte) {
 	if l.pending == nil {
 		l.pending = l.t.getQueue()
 	}
-	l.pending.data = append(l.pending.data, cells...)
+	l.pending.data = append(append(l.pending.data, cells...), 0) // room for what the sealer puts behind
+	l.pending.data = l.pending.data[:len(l.pending.data)-1]
 	if l.t.cfg.AfterBatch == nil {
 		l.wake.Signal()
 	} else if !l.unsent {
@@ -232,9 +233,9 @@ func (l *link) reader() {
 }
 
 func (l *link) readAll() error {
-	var rest []byte // the beginning of a cell, from a peer whose records do not end with a cell
-	for first := true; ; first = false {
-		// At first TLS may hold what came in one record with HELLO.
+	rest := l.rest // the beginning of a cell, from a peer whose records do not end with a cell
+	l.rest = nil
+	for first := len(rest) > 0; ; first = false {
 		for !first && !l.wire.ready() {
 			if err := l.fill(); err != nil {
 				return explainEnd(err, len(rest))
@@ -284,18 +285,14 @@ func (l *link) setReadDeadline(d time.Time) {
 
 // readBatch fills b, after what is left from the last batch, with the records that have arrived.
 func (l *link) readBatch(b *batch, rest []byte) (int, error) {
-	n := copy(b.data[:], rest)
-	for len(b.data)-n >= maxPlain { // so that TLS never keeps a part of a record
-		m, err := l.tls.Read(b.data[n:])
-		n += m
-		if err == errWouldBlock {
-			break
-		}
-		if err != nil {
-			return n, err
+	data := append(b.data[:0], rest...)
+	for cap(data)-len(data) >= maxRecord && l.wire.ready() {
+		var err error
+		if data, err = l.in.open(data, l.wire.take()); err != nil {
+			return len(data), err
 		}
 	}
-	return n, nil
+	return len(data), nil
 }
 
 // acquireBatch waits until the loop has dealt with enough. It returns nil when the link has ended.
@@ -432,7 +429,7 @@ func (l *link) writeQueue(q []byte) error {
 	}()
 	for len(q) > 0 {
 		n := min(step, len(q))
-		if _, err := l.tls.Write(q[:n]); err != nil {
+		if err := l.wire.collect(l.out, q[:n]); err != nil {
 			return err
 		}
 		if err := l.wire.flush(l.extendDeadline); err != nil {
@@ -459,10 +456,8 @@ func (l *link) extendDeadline() {
 
 // goodbye tells TLS and TCP of the far end that there is no more.
 func (l *link) goodbye() error {
-	err := l.tls.CloseWrite()
-	if err == nil {
-		err = l.wire.flush(func() {})
-	}
+	l.wire.out = l.out.goodbye(l.wire.out)
+	err := l.wire.flush(func() {})
 	if err == nil {
 		err = l.tcp.CloseWrite()
 	}
@@ -483,7 +478,7 @@ func (l *link) deliverDrained() {
 }
 
 func (l *link) noteAge() {
-	if l.born.IsZero() || l.wire.recordsWritten() < l.t.cfg.renewRecords && time.Since(l.born) < renewAge {
+	if l.born.IsZero() || l.out.records.Load() < l.t.cfg.renewRecords && time.Since(l.born) < renewAge {
 		return
 	}
 	l.born = time.Time{} // once

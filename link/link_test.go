@@ -577,8 +577,12 @@ func TestSetCredentials(t *testing.T) {
 	if err := b.SetCredentials(renewed); err != nil {
 		t.Fatal(err)
 	}
-	atA, _ := connect(t, a, b)
-	key := leafKey(atA.(*link).tls.ConnectionState())
+	connect(t, a, b)
+	c := rawClient(t, b.addr, nil)
+	if err := c.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	key := leafKey(c.ConnectionState())
 	if !key.Equal(ed25519.PublicKey(renewed.Key.Public())) {
 		t.Error("the new link has the old key")
 	}

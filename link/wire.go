@@ -2,36 +2,26 @@ package link
 
 import (
 	"encoding/binary"
-	"errors"
 	"io"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// errWouldBlock is what a wire in stream mode answers when it holds no whole record. crypto/tls does not keep an error
-// that is Temporary, so that Read can be called again.
+// errWouldBlock is what a wire in stream mode answers to TLS.
 var errWouldBlock net.Error = wouldBlock{}
 
 type wouldBlock struct{}
 
-func (wouldBlock) Error() string   { return "no whole record has arrived" }
+func (wouldBlock) Error() string   { return "TLS gets no more" }
 func (wouldBlock) Timeout() bool   { return true }
 func (wouldBlock) Temporary() bool { return true }
 
-// maxUnflushed bounds what crypto/tls may write of its own accord (answers to key updates, alerts) while the writer is
-// stuck; what the writer collects itself is much less.
-const maxUnflushed = 1 << 20
-
-var errUnflushed = errors.New("the far end asks for key updates but does not read")
-
-// wire is the connection under TLS: buffers, so that one system call carries many records each way. It knows where
-// records end, so that TLS never holds more than one, and the reader knows without waiting whether there is another.
+// wire is the connection under TLS: buffers, so that one system call carries many records each way.
 //
-// During the handshake it passes everything through. After stream() Read never waits: it gives out whole records that
-// fill has brought, and Write collects until flush. Read and fill belong to one goroutine, flush to another; Write
-// may be called by both.
+// During the handshake it passes everything to TLS and from it, a record at a time, so that TLS never holds more. After
+// stream() it gives TLS nothing more: the opener takes whole records that fill has brought, and those of the sealer are
+// collected until flush. Reading belongs to one goroutine, writing to another.
 type wire struct {
 	net.Conn // the TCP connection
 	large    *bufferPool
@@ -43,13 +33,12 @@ type wire struct {
 	small []byte
 	r, w  int
 	left  int
-	busy  bool // the last read brought more than the small buffer holds
+	given uint64 // records that TLS got
+	busy  bool   // the last read brought more than the small buffer holds
 	read  atomic.Int64
 
 	// Writing.
-	mu      sync.Mutex
-	out     []byte // collected, in stream mode
-	records int64  // since stream
+	out     []byte // records collected
 	written atomic.Int64
 }
 
@@ -109,18 +98,23 @@ func (w *wire) Read(p []byte) (int, error) {
 
 func (w *wire) nextRecord() error {
 	if w.streams {
-		if !w.ready() {
-			return errWouldBlock
-		}
-	} else {
-		for w.recordLength() == 0 {
-			if err := w.fill(); err != nil {
-				return err
-			}
+		return errWouldBlock // TLS gets no more
+	}
+	for w.recordLength() == 0 {
+		if err := w.fill(); err != nil {
+			return err
 		}
 	}
 	w.left = w.recordLength()
+	w.given++
 	return nil
+}
+
+// take gives out the record at r, which ready has said is there. It is valid until fill.
+func (w *wire) take() []byte {
+	b := w.buf[w.r : w.r+w.recordLength()]
+	w.r += len(b)
+	return b
 }
 
 // holdsLarge reports whether fill is going to wait with a large buffer.
@@ -197,69 +191,38 @@ func (w *wire) release() {
 	w.returnLent()
 }
 
-// Write is called by TLS, once a record.
+// Write is TLS's, in the handshake.
 func (w *wire) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.streams {
-		n, err := w.Conn.Write(p)
-		w.written.Add(int64(n))
-		return n, err
-	}
-	if len(w.out)+len(p) > maxUnflushed {
-		return 0, errUnflushed
-	}
-	w.records++
-	w.out = append(w.out, p...)
-	return len(p), nil
+	n, err := w.Conn.Write(p)
+	w.written.Add(int64(n))
+	return n, err
 }
 
-// collectIn lends the wire memory to collect in until takeBack. What is already collected moves there.
-func (w *wire) collectIn(b []byte) {
-	w.mu.Lock()
-	w.out = append(b[:0], w.out...)
-	w.mu.Unlock()
-}
+// collectIn lends the wire memory to collect records in until takeBack.
+func (w *wire) collectIn(b []byte) { w.out = b[:0] }
 
-// takeBack ends collectIn. Something may have been collected since the last flush; it is kept.
-func (w *wire) takeBack() {
-	w.mu.Lock()
-	if len(w.out) == 0 {
-		w.out = nil
-	} else {
-		w.out = append([]byte(nil), w.out...)
-	}
-	w.mu.Unlock()
+// takeBack ends collectIn.
+func (w *wire) takeBack() { w.out = nil }
+
+// collect seals p into what the next flush hands to the kernel. p has room for one byte more.
+func (w *wire) collect(out *sealer, p []byte) (err error) {
+	w.out, err = out.sealAll(w.out, p)
+	return err
 }
 
 // flush hands what has been collected to the kernel. It calls extend before it and after each part that the kernel
 // took in time: a deadline is for no progress at all.
 func (w *wire) flush(extend func()) error {
-	w.mu.Lock()
 	b := w.out
-	w.out = nil
-	w.mu.Unlock()
-	var err error
-	for sent := 0; sent < len(b); {
+	w.out = b[:0]
+	for len(b) > 0 {
 		extend()
-		var n int
-		n, err = w.Conn.Write(b[sent:])
-		sent += n
+		n, err := w.Conn.Write(b)
+		b = b[n:]
 		w.written.Add(int64(n))
 		if timeout, ok := err.(net.Error); err != nil && (n == 0 || !ok || !timeout.Timeout()) {
-			break
+			return err
 		}
-		err = nil
 	}
-	w.mu.Lock()
-	w.out = append(b[:0], w.out...)
-	w.mu.Unlock()
-	return err
-}
-
-// recordsWritten counts TLS records since stream.
-func (w *wire) recordsWritten() int64 {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.records
+	return nil
 }
