@@ -21,7 +21,11 @@ func (v *grant) due(window int) int { return window - (v.granted - v.freed) }
 // half of the window: a neighbour without credit, whose cells have all left, is always due for
 // one. Circuits would stop for ever otherwise.
 func (ls *Links) batch(window int) int {
-	return max(min(max(window/4, min(16, window/2)), 64), 1, ls.leastBatch)
+	n := max(min(max(window/4, min(16, window/2)), 64), 1)
+	if 2*n > window && window >= 2 {
+		panic("flow: a CREDIT that waits for more than half of the window")
+	}
+	return max(n, ls.leastBatch)
 }
 
 // returned gives back the credit of one cell: it has left for the next link, or was read here.

@@ -262,6 +262,10 @@ func (g *Leg) check(waiting int) error {
 		return fmt.Errorf("%d cells came for a credit of %d", in.received, in.granted)
 	case in.received-in.freed != waiting:
 		return fmt.Errorf("%d cells came, %d left, but %d are in queues", in.received, in.freed, waiting)
+	case in.outstanding() == 0 && waiting == 0 && g.state == legOpen && g.head == nil && g.inDue.on == nil && g.link.up && g.link.links.leastBatch == 0:
+		return fmt.Errorf("the neighbour has no credit, nothing waits, and no CREDIT is due: it would stand still for ever")
+	case g.inDue.on != nil && g.link.up && !g.link.ticking && !g.link.creditNow:
+		return fmt.Errorf("a CREDIT is due and nothing will send it")
 	case (g.inHead.on != nil) != (g.head != nil):
 		return fmt.Errorf("its CREATE or CREATED is lost")
 	case (g.inTurn.on != nil) && (g.state != legOpen || g.credit == 0):

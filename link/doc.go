@@ -10,9 +10,11 @@
 // env.LinkHandler and env.LinkEvents. All such calls are events of the loop, so they never overlap and never happen
 // inside a call into this package (the laws of package env).
 //
-// Every link has one reader and one writer goroutine. Under TLS lies a buffer each way, so that one system call
-// carries many records: the writer encrypts whatever has been sent since it last looked and hands it to the kernel at
-// once; the reader decrypts all whole records that one read brought and posts them to the loop as one event. The
+// After HELLO the package opens and seals TLS records itself (record.go); crypto/tls does the handshake only.
+//
+// Every link has one reader and one writer goroutine. Under the records lies a buffer each way, so that one system call
+// carries many of them: the writer seals whatever has been sent since it last looked and hands it to the kernel at
+// once; the reader opens all whole records that one read brought and posts them to the loop as one event. The
 // reader stops reading when the loop has not dealt with its last batches, never for any other reason. Buffers belong
 // to pools of the Transport with a bound, and an idle link holds none of them.
 //

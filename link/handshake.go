@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 
 	"cepa/cell"
@@ -72,7 +71,7 @@ func (t *Transport) handshake(tcp tcpConn, want cert.Identity) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newLink(t, peer, in, out, slices.Clone(rest[:n:n]), w, tcp), nil
+	return newLink(t, peer, in, out, append([]byte(nil), rest[:n]...), w, tcp), nil
 }
 
 func (t *Transport) sendHello(c *tls.Conn, credentials *Credentials, now time.Time, remote netip.Addr) error {
