@@ -42,6 +42,17 @@ type RelayConfig struct {
 	TLSKeyLog string `toml:"tls_keylog,omitempty"`
 }
 
+// AuthorityConfig is what the operator of a directory authority sets that is no relay.
+type AuthorityConfig struct {
+	Network   string `toml:"network"`
+	Dir       string `toml:"dir"`
+	Listen    string `toml:"listen"`
+	Address   string `toml:"address,omitempty"`
+	MemoryMiB int    `toml:"memory_mib,omitempty"`
+	LogLevel  string `toml:"log_level,omitempty"`
+	TLSKeyLog string `toml:"tls_keylog,omitempty"`
+}
+
 // Service is a name and port behind the exits of a test network, and where it really is.
 type Service struct {
 	Name string `toml:"name"`
@@ -72,6 +83,18 @@ const (
 // relative to the file's folder.
 func LoadRelayConfig(path string) (RelayConfig, error) {
 	var c RelayConfig
+	if err := loadTOML(path, &c); err != nil {
+		return c, err
+	}
+	for _, p := range []*string{&c.Network, &c.Dir, &c.TLSKeyLog} {
+		relativeTo(path, p)
+	}
+	return c, nil
+}
+
+// LoadAuthorityConfig reads an authority's TOML file, as LoadRelayConfig does a relay's.
+func LoadAuthorityConfig(path string) (AuthorityConfig, error) {
+	var c AuthorityConfig
 	if err := loadTOML(path, &c); err != nil {
 		return c, err
 	}
@@ -160,6 +183,9 @@ func suggestion(key []string, table reflect.Type) string {
 
 // Save writes the configuration to path, for `cepa relay --config`.
 func (c RelayConfig) Save(path string) error { return saveTOML(path, c) }
+
+// Save writes the configuration to path, for `cepa authority --config`.
+func (c AuthorityConfig) Save(path string) error { return saveTOML(path, c) }
 
 // Save writes the configuration to path, for `cepa client --config`.
 func (c ClientConfig) Save(path string) error { return saveTOML(path, c) }

@@ -21,7 +21,7 @@ type Founding struct {
 	Name       string
 	Test       bool // a test network: private addresses are allowed
 	Parameters directory.Parameters
-	Relays     []FoundingRelay // at least one authority
+	Relays     []FoundingRelay // at least one authority, which need not be relays
 }
 
 // FoundingRelay is a relay that the network file names. Its identity key is made in Dir if
@@ -30,6 +30,9 @@ type FoundingRelay struct {
 	Dir       string
 	Address   string
 	Authority bool
+	// NoBootstrap leaves an authority out of those from whom a client learns of the network first: there are relays
+	// enough for that.
+	NoBootstrap bool
 }
 
 // Found makes the keys of a new network and writes its network file, signed, to path. It
@@ -55,7 +58,9 @@ func Found(path string, f Founding) error {
 			return fmt.Errorf("founding a network: %w", err)
 		}
 		contact := directory.Contact{Identity: signer.Identity(), Addresses: []netip.AddrPort{address}}
-		network.Bootstrap = append(network.Bootstrap, contact)
+		if !r.NoBootstrap {
+			network.Bootstrap = append(network.Bootstrap, contact)
+		}
 		if r.Authority {
 			network.Authorities = append(network.Authorities, contact)
 			signers = append(signers, signer)

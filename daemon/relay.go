@@ -22,6 +22,7 @@ import (
 type Relay struct {
 	*shell
 	config   RelayConfig
+	only     bool // the directory: an authority that is no relay
 	node     *node.Relay
 	gossip   *gossip.Gossip
 	listener net.Listener
@@ -32,21 +33,44 @@ type Relay struct {
 // StartRelay starts a relay and returns when its port is open; what follows is told to
 // o.Progress.
 func StartRelay(config RelayConfig, o Options) (*Relay, error) {
-	listen, err := config.check()
-	if err != nil {
-		return nil, err
-	}
 	if o.Name == "" {
 		o.Name = config.Nickname
 	}
 	if o.Name == "" {
 		o.Name = "relay"
 	}
+	return startRelay(config, o, false)
+}
+
+// StartAuthority starts a directory authority that is no relay, as StartRelay does a relay. Its keys must be in its
+// folder: one that is none of the network's authorities would serve nobody.
+func StartAuthority(config AuthorityConfig, o Options) (*Relay, error) {
+	if o.Name == "" {
+		o.Name = "authority"
+	}
+	return startRelay(RelayConfig{
+		Network: config.Network, Dir: config.Dir, Listen: config.Listen, Address: config.Address,
+		MemoryMiB: config.MemoryMiB, LogLevel: config.LogLevel, TLSKeyLog: config.TLSKeyLog,
+	}, o, true)
+}
+
+func startRelay(config RelayConfig, o Options, directoryOnly bool) (*Relay, error) {
+	what := "relay"
+	if directoryOnly {
+		what = "authority"
+	}
+	listen, err := config.check()
+	if err != nil {
+		return nil, err
+	}
+	if directoryOnly && !HasKeys(config.Dir) {
+		return nil, fmt.Errorf("starting the authority: %s holds no keys: give the folder that 'cepa network new' made", config.Dir)
+	}
 	s, err := newShell(o, config.Network, config.Dir)
 	if err != nil {
 		return nil, err
 	}
-	r := &Relay{shell: s, config: config}
+	r := &Relay{shell: s, config: config, only: directoryOnly}
 	if err := r.start(listen); err != nil {
 		if r.listener != nil {
 			r.listener.Close()
@@ -58,7 +82,7 @@ func StartRelay(config RelayConfig, o Options) (*Relay, error) {
 		defer cancel()
 		go s.loop.Run()
 		s.stop(ctx, func() {})
-		return nil, fmt.Errorf("starting the relay: %w", err)
+		return nil, fmt.Errorf("starting the %s: %w", what, err)
 	}
 	return r, nil
 }
@@ -93,6 +117,9 @@ func (r *Relay) start(listen netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
+	if r.only && !r.network.IsAuthority(keys.Identity()) {
+		return fmt.Errorf("%s of %s is none of the authorities that the network file names; for a relay there is 'cepa relay'", keys.Identity().Short(), r.config.Dir)
+	}
 	credentials, err := r.credentials(keys)
 	if err != nil {
 		return err
@@ -110,7 +137,7 @@ func (r *Relay) start(listen netip.AddrPort) error {
 	r.node, err = node.NewRelay(node.RelayConfig{
 		Env: e, Network: r.network, Keys: keys, Addresses: []netip.AddrPort{r.address}, Policy: policy,
 		IPv6: hasIPv6(r.network.Test), MemoryBytes: r.config.MemoryMiB << 20, Bandwidth: uint64(r.config.BandwidthMiB) << 20,
-		Nickname: r.config.Nickname, Contact: r.config.Contact, Software: "cepa " + r.options.Version,
+		Nickname: r.config.Nickname, Contact: r.config.Contact, Software: "cepa " + r.options.Version, DirectoryOnly: r.only,
 		Gossip: carrier, OnConsensus: r.onConsensus, OnProgress: r.onProgress,
 	})
 	if err != nil {
@@ -131,9 +158,15 @@ func (r *Relay) start(listen netip.AddrPort) error {
 	return nil
 }
 
-// onConsensus keeps the addresses of listed relays for the port, which asks from other goroutines.
+// onConsensus keeps the addresses of listed relays, and of the authorities, for the port, which asks from other
+// goroutines.
 func (r *Relay) onConsensus(c *directory.Consensus) {
 	listed := make(map[netip.Addr]bool, len(c.Relays))
+	for _, x := range r.network.Authorities {
+		for _, a := range x.Addresses {
+			listed[a.Addr()] = true
+		}
+	}
 	for _, x := range c.Relays {
 		for _, a := range x.Addresses {
 			listed[a.Addr()] = true
@@ -142,7 +175,7 @@ func (r *Relay) onConsensus(c *directory.Consensus) {
 	r.listed.Store(&listed)
 }
 
-// isListed says whether a relay of the consensus listens at an address: its handshakes do not
+// isListed says whether a relay of the consensus or an authority listens at an address: its handshakes do not
 // count against the rate of its network.
 func (r *Relay) isListed(a netip.Addr) bool {
 	listed := r.listed.Load()

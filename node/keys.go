@@ -19,6 +19,9 @@ import (
 
 // Names of the blobs in a relay's Store.
 const (
+	IdentityKeyFile = identityKeyBlob // in a relay's folder
+	SigningCertFile = signingCertBlob
+
 	identityKeyBlob = "identity.key" // may be taken away and kept offline while signing.cert is valid
 	signingKeyBlob  = "signing.key"
 	signingCertBlob = "signing.cert"

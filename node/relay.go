@@ -29,6 +29,9 @@ type RelayConfig struct {
 	Nickname    string
 	Contact     string
 	Software    string
+	// DirectoryOnly makes an authority that is no relay: it describes itself to nobody, so no consensus lists it, and
+	// circuits of others end at it. Policy, Bandwidth, Nickname and Contact then mean nothing.
+	DirectoryOnly bool
 	// Gossip carries rumours; nil leaves reconciliation alone to spread them.
 	Gossip Gossip
 	// OnConsensus is told of every consensus that comes into use; it may be nil.
@@ -86,9 +89,13 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	if cfg.Gossip != nil {
 		gossip = cfg.Gossip
 	}
+	describe := r.describe
+	if cfg.DirectoryOnly {
+		describe = nil
+	}
 	r.agent = directory.NewAgent(directory.AgentConfig{
 		Env: cfg.Env, Network: cfg.Network, Identity: r.Identity(), Follower: r.follower, Fetcher: r.fetch,
-		Gossip: gossip, Describe: r.describe, Signer: cfg.Keys.Signer,
+		Gossip: gossip, Describe: describe, Signer: cfg.Keys.Signer,
 	})
 	if cfg.Network.IsAuthority(r.Identity()) {
 		var err error
@@ -102,10 +109,10 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	rc := relay.Config{
 		Env: cfg.Env, Links: func() *flow.Links { return r.links }, Budget: r.budget, FlowStats: &r.stats,
 		Identity: r.Identity(), NetworkID: cfg.Network.ID, OnionKeys: cfg.Keys.OnionKeys, Directory: r.agent,
-		Addresses: cfg.Addresses, Test: cfg.Network.Test, IPv6: cfg.IPv6, Encapsulate: cfg.Encapsulate,
+		Addresses: cfg.Addresses, DirectoryOnly: cfg.DirectoryOnly, Test: cfg.Network.Test, IPv6: cfg.IPv6, Encapsulate: cfg.Encapsulate,
 		Limits: relay.DefaultLimits(),
 	}
-	if !cfg.Policy.IsEmpty() {
+	if !cfg.Policy.IsEmpty() && !cfg.DirectoryOnly {
 		rc.Policy = &cfg.Policy
 	}
 	if cfg.Network.Test {
@@ -179,6 +186,11 @@ func (r *Relay) onConsensus(c *directory.Consensus) {
 	r.agent.OnConsensus(c)
 	if r.cfg.OnConsensus != nil {
 		r.cfg.OnConsensus(c)
+	}
+	if r.cfg.DirectoryOnly {
+		r.listed = true
+		r.cfg.OnProgress(100, fmt.Sprintf("ready: serving the directory at %s", r.cfg.Addresses[0]), "")
+		return
 	}
 	listed := c.Lookup(r.Identity()) != nil
 	switch {

@@ -57,6 +57,8 @@ type Config struct {
 	Directory Directory
 	// Policy decides which destinations the exit serves; a nil Policy serves none.
 	Policy *directory.Policy
+	// DirectoryOnly says that circuits may end here and go no further: an authority that is no relay.
+	DirectoryOnly bool
 	// Addresses are where this relay listens; it never extends or exits to them.
 	Addresses []netip.AddrPort
 	// Test says that the network is a test network: loopback and private addresses are
