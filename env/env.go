@@ -171,8 +171,10 @@ type ConnEvents interface {
 // *net.DNSError, so that an actor can tell their reasons apart (see relay).
 type Network interface {
 	// DialConn opens a TCP connection. up gets the connection or the error and returns who
-	// hears its events; a nil answer closes it.
-	DialConn(to netip.AddrPort, timeout time.Duration, up func(Conn, error) ConnEvents)
+	// hears its events; a nil answer closes it. cancel gives the attempt up: up, unless it has been
+	// called, is called soon (not before cancel returns), with an error that is
+	// context.Canceled or, if that was there already, the connection.
+	DialConn(to netip.AddrPort, timeout time.Duration, up func(Conn, error) ConnEvents) (cancel func())
 	// LookupHost resolves a name to addresses, as the machine does (hosts file included).
 	LookupHost(name string, timeout time.Duration, done func([]netip.Addr, error))
 	// LookupAddr resolves an address to names.

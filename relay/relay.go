@@ -134,6 +134,7 @@ type Stats struct {
 	ExitFailed    uint64
 	Resolves      uint64
 	DirRequests   uint64
+	DialsGivenUp  uint64 // connection attempts that made room for others
 	ExitBytesIn   uint64 // from destinations
 	ExitBytesOut  uint64 // to destinations
 }
@@ -153,6 +154,7 @@ type Relay struct {
 	unknowns  limit.Buckets
 	dials     int            // look-ups and connection attempts under way
 	dialsFrom map[string]int // of these, by previous hop
+	attempts  []*attempt     // of these, the connection attempts that can be given up, oldest first
 }
 
 // New makes a Relay. It does nothing until OnCreate is called.
