@@ -5,13 +5,18 @@ import "time"
 // testLimits are the defaults of parameters in test networks, where all relays may sit on one address, and nobody
 // waits for an hour.
 var testLimits = Parameters{
-	CandidatesPerSite: 65_536,
-	GuardMinAge:       0,
-	NewRelays:         65_535,
-	ReconcileMillis:   1_000,
-	RelaysPerAddress:  65_535,
-	RelaysPerSite:     65_535,
-	UpdateMillis:      1_000,
+	CandidatesPerSite:  65_536,
+	GuardMinAge:        0,
+	MeasureIntervals:   120,
+	MeasureKiB:         128,
+	MeasureMillis:      500,
+	NewRelays:          65_535,
+	ReconcileMillis:    1_000,
+	RelaysPerAddress:   65_535,
+	RelaysPerSite:      65_535,
+	SiteLimits:         0,
+	UnreachableSeconds: 0,
+	UpdateMillis:       1_000,
 }
 
 // Limit returns the value of a parameter as Param does, but with the defaults of a test network where the network is

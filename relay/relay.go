@@ -55,6 +55,12 @@ type Config struct {
 	// OnionKeys are the keys that the relay accepts now, the newest first.
 	OnionKeys func() []*ntor.OnionKey
 	Directory Directory
+	// SpeedTest is asked about each directory request before Directory is; it may be nil. If the request is its own
+	// (mine), the answer is what it gives and so many zeros, which are made as the client takes them.
+	SpeedTest func(request []byte, from *env.Peer) (answer []byte, zeros int, mine bool)
+	// RequestLimit is the longest directory request, with its length, that comes from a neighbour; nil for
+	// MaxDirectoryRequest.
+	RequestLimit func(from *env.Peer) int
 	// Policy decides which destinations the exit serves; a nil Policy serves none.
 	Policy *directory.Policy
 	// DirectoryOnly says that circuits may end here and go no further: an authority that is no relay.

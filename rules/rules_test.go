@@ -26,7 +26,7 @@ const module = "cepa"
 // actors are single-threaded protocol code that runs in the daemon and in the simulator alike;
 // values hold no state. Neither may touch the world but through package env.
 var (
-	actors = []string{"flow", "relay", "circuit", "directory", "node"}
+	actors = []string{"flow", "relay", "circuit", "directory", "measure", "node"}
 	values = []string{"cell", "cert", "ipaddr", "limit", "nearest", "onion/cgo", "onion/ntor", "env"}
 )
 
@@ -77,6 +77,7 @@ var imports = map[string][]string{
 	"directory":  {"cell", "cert", "env", "ipaddr", "limit", "nearest"},
 	"relay":      {"cell", "cert", "directory", "env", "flow", "ipaddr", "limit", "onion/cgo", "onion/ntor"},
 	"circuit":    {"cell", "cert", "directory", "env", "flow", "ipaddr", "onion/cgo", "onion/ntor"},
+	"measure":    {"cert", "circuit", "directory", "env"},
 }
 
 // listed is what `go list -json` says of a package.
