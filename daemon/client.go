@@ -11,6 +11,7 @@ import (
 	"cepa/cell"
 	"cepa/circuit"
 	"cepa/control"
+	"cepa/directory"
 	"cepa/link"
 	"cepa/node"
 	"cepa/socks"
@@ -61,7 +62,7 @@ func (c *Client) start(address netip.AddrPort) error {
 	handler := &lateHandler{}
 	c.links, err = link.New(link.Config{
 		Loop: c.loop, AfterBatch: c.loop.AfterBatch, Network: c.network.ID, Handler: handler,
-		Log: c.options.Log, KeyLog: keyLog, FreeLoopback: c.network.Test,
+		Log: c.options.Log, KeyLog: keyLog, FreeLoopback: c.network.Limit(directory.SiteLimits) == 0,
 	})
 	if err != nil {
 		return err
@@ -78,7 +79,7 @@ func (c *Client) start(address netip.AddrPort) error {
 	}
 	c.node, err = node.NewClient(node.ClientConfig{
 		Env: e, Network: c.network, MemoryBytes: c.config.MemoryMiB << 20,
-		OnProgress: c.onClientProgress, OnReady: func() { go c.open(address) },
+		OnProgress: c.onClientProgress, OnReady: func() { go c.open(address) }, Undefended: c.options.Undefended,
 	})
 	if err != nil {
 		return err

@@ -29,6 +29,8 @@ type Options struct {
 	// Progress hears how far the node has come; it may be nil. It is called from the node's
 	// loop and must not wait.
 	Progress func(percent int, doing, waiting string)
+	// Undefended switches defences off, for the attack suite only: nothing of the program sets it.
+	Undefended directory.Undefended
 	// Go, if not nil, is closed when users may come: a client opens its port after it.
 	Go <-chan struct{}
 }

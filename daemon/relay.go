@@ -127,7 +127,7 @@ func (r *Relay) start(listen netip.AddrPort) error {
 	handler := &lateHandler{}
 	r.links, err = link.New(link.Config{
 		Loop: r.loop, AfterBatch: r.loop.AfterBatch, Network: r.network.ID, Handler: handler, Credentials: credentials,
-		Log: r.options.Log, LocalAddr: dialFrom(listen, r.network.Test), KeyLog: keyLog, FreeLoopback: r.network.Test, Exempt: r.isListed,
+		Log: r.options.Log, LocalAddr: dialFrom(listen, r.network.Test), KeyLog: keyLog, FreeLoopback: r.network.Limit(directory.SiteLimits) == 0, Exempt: r.isListed,
 	})
 	if err != nil {
 		return err
@@ -138,7 +138,7 @@ func (r *Relay) start(listen netip.AddrPort) error {
 		Env: e, Network: r.network, Keys: keys, Addresses: []netip.AddrPort{r.address}, Policy: policy,
 		IPv6: hasIPv6(r.network.Test), MemoryBytes: r.config.MemoryMiB << 20, Bandwidth: uint64(r.config.BandwidthMiB) << 20,
 		Nickname: r.config.Nickname, Contact: r.config.Contact, Software: "cepa " + r.options.Version, DirectoryOnly: r.only,
-		Gossip: carrier, OnConsensus: r.onConsensus, OnProgress: r.onProgress,
+		Undefended: r.options.Undefended, Gossip: carrier, OnConsensus: r.onConsensus, OnProgress: r.onProgress,
 	})
 	if err != nil {
 		return err
@@ -272,6 +272,7 @@ func (r *Relay) Counters(ctx context.Context) (map[string]int64, error) {
 		return nil, err
 	}
 	r.processCounters(m)
+	r.gossipCounters(m)
 	return m, nil
 }
 

@@ -40,7 +40,8 @@ type AgentConfig struct {
 	// an authority that is no relay.
 	Describe func() Descriptor
 	// Signer returns the signing key in use; asked whenever something is signed.
-	Signer func() cert.Signer
+	Signer     func() cert.Signer
+	Undefended Undefended // zero but in the attack suite
 }
 
 // AgentStats are counters and gauges, read on the loop.

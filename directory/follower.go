@@ -33,6 +33,9 @@ type FollowerConfig struct {
 	Sources func() []env.Target
 	// OnConsensus is told of every consensus that comes into use, one from disk included; it may be nil.
 	OnConsensus func(*Consensus)
+	// OnNetwork is told of every newer network file that comes into use while the node runs; it may be nil.
+	OnNetwork  func(*Network)
+	Undefended Undefended // zero but in the attack suite
 	// OnProgress is told what the follower does, for people: how far it is (100 with a consensus in use), what it is
 	// doing, and what it waits for (empty when nothing). It may be nil.
 	OnProgress func(percent int, doing, waitingFor string)

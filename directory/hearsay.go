@@ -137,7 +137,7 @@ func (a *Agent) judge(r Rumour, now env.Mono) (accept, fresh, final bool) {
 			return true, r.isFarewell() && !e.leaving, true
 		}
 		as := &Descriptor{Issued: r.Issued, Published: r.Published, Digest: r.Descriptor}
-		if as.Compare(e.Descriptor) < 0 {
+		if as.Compare(e.Descriptor) < 0 && !a.cfg.Undefended.Replays {
 			a.stats.LateRumours++
 			return false, false, true
 		}

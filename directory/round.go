@@ -118,6 +118,9 @@ func (f *Follower) ask(r *round, to env.Target, q Request, limit int, timeout ti
 		}
 		over = true
 	}
+	if f.cfg.Undefended.AnySize {
+		limit, timeout = anySize, anyTime
+	}
 	timer := f.env.Clock.AfterFunc(timeout, func() { finish(0, nil, fmt.Errorf("%w within %v", errNoAnswer, timeout)) })
 	fetch(f.cfg.Fetcher, to, q, limit, func(status Status, body []byte, err error) {
 		timer.Stop()
@@ -323,7 +326,7 @@ func (f *Follower) askBody(r *round, o *offer) {
 	timeout := bodyTimeout + time.Duration(length/bodyRate)*time.Second
 	f.ask(r, from, Request{Kind: AskBody, Digest: o.head.Digest}, length, timeout, func(status Status, body []byte, err error) {
 		switch {
-		case err == nil && status == StatusOK && len(body) != length:
+		case err == nil && status == StatusOK && len(body) != length && !f.cfg.Undefended.AnyBody:
 			err = fmt.Errorf("%w: a body of %d bytes, want %d", ErrDigest, len(body), length)
 			fallthrough
 		case err != nil:
@@ -341,9 +344,17 @@ func (f *Follower) askBody(r *round, o *offer) {
 func (f *Follower) verifyBody(r *round, o *offer, from env.Target, body []byte) {
 	f.tell(70, "verifying the consensus", "")
 	var c *Consensus
-	var err error
-	head, network := o.head, f.network
-	f.env.Pool.Offload(func() { c, err = OpenBody(head, body, network) }, func() {
+	var body []byte
+	var bad, err error
+	head, network, open := o.head, f.network, OpenBody
+	if f.cfg.Undefended.AnyBody {
+		open = openAnyBody
+	}
+	f.env.Pool.Offload(func() {
+		if body, bad = make(); bad == nil {
+			c, err = open(head, body, network)
+		}
+	}, func() {
 		switch {
 		case f.round != r:
 		case errors.Is(err, ErrDigest):

@@ -60,7 +60,7 @@ func (a *Agent) answer(request []byte, from *env.Peer) []byte {
 		a.stats.BadRequests++
 		return AppendAnswer(nil, StatusBadRequest, nil)
 	}
-	if !a.admit(from) {
+	if !a.admit(from) && !a.cfg.Undefended.Budgets {
 		a.stats.Busy++
 		return AppendAnswer(nil, StatusBusy, nil)
 	}
@@ -139,9 +139,9 @@ func (a *Agent) onAnnounce(sealed []byte, from *env.Peer) Status {
 }
 
 // relayKey is what a relay counts by: its identity once the consensus lists it. Identities are free for everybody else,
-// who count by site; in a test network, where all share one, by identity.
+// who count by site, unless the network counts none.
 func (a *Agent) relayKey(from *env.Peer) string {
-	if a.network.Test || a.InConsensus(from.Identity) {
+	if a.network.Limit(SiteLimits) == 0 || a.InConsensus(from.Identity) {
 		return string(from.Identity[:])
 	}
 	return ipaddr.Site(from.Address.Addr()).String()

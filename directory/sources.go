@@ -88,6 +88,10 @@ func (f *Follower) pick() []env.Target {
 		add(f.shuffled(targetsOf(f.network.Bootstrap)))
 		add(authorities)
 	}
+	add(preferred)
+	if f.cfg.Undefended.OneSource {
+		return list[:min(len(list), 1)]
+	}
 	now := f.env.Clock.Now()
 	slices.SortStableFunc(list, func(a, b env.Target) int {
 		return cmp.Compare(f.sources.until(a.Identity, now), f.sources.until(b.Identity, now))

@@ -21,7 +21,8 @@ type ClientConfig struct {
 	// OnProgress hears how far the client has come; it may be nil.
 	OnProgress func(percent int, doing, waiting string)
 	// OnReady is called once, when a circuit has carried data.
-	OnReady func()
+	OnReady    func()
+	Undefended directory.Undefended // zero but in the attack suite
 }
 
 // Client is a node that uses the network and carries nothing for others.
@@ -56,6 +57,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		Sources:     func() []env.Target { return c.circuits.GuardTargets() },
 		OnConsensus: func(*directory.Consensus) { c.circuits.ConsensusChanged(); c.probe() },
 		OnProgress:  c.onDirectory,
+		Undefended:  cfg.Undefended,
 	})
 	c.circuits = circuit.New(circuit.Config{
 		Env: cfg.Env, Links: c.links, NetworkID: cfg.Network.ID, Budget: c.budget, FlowStats: &c.stats,
@@ -68,7 +70,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 func newLinks(e env.Env, network *directory.Network, budget *flow.Budget, stats *flow.Stats, h flow.NodeHandler, listed func(cert.Identity) bool) *flow.Links {
 	keepalive := network.Keepalive()
 	limits := flow.DefaultLimits()
-	limits.OneSite = network.Test
+	limits.OneSite = network.Limit(directory.SiteLimits) == 0
 	return flow.NewLinks(flow.Config{
 		Env: e, Self: selfOf(h), Budget: budget, Limits: limits,
 		Keepalive: keepalive, Dead: keepalive * 14 / 5, Handler: h, Stats: stats, Listed: listed,

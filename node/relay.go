@@ -38,6 +38,9 @@ type RelayConfig struct {
 	OnConsensus func(*directory.Consensus)
 	// OnProgress hears how far the relay has come; it may be nil.
 	OnProgress func(percent int, doing, waiting string)
+	// Directory wraps who answers directory requests, in the relays of the attack suite; nil in the daemon.
+	Directory  func(relay.Directory) relay.Directory
+	Undefended directory.Undefended // zero but in the attack suite
 	// Encapsulate replaces ML-KEM's own randomness, in a simulation; nil in the daemon.
 	Encapsulate func(*mlkem.EncapsulationKey768) (sharedKey, ciphertext []byte)
 }
@@ -46,7 +49,7 @@ type RelayConfig struct {
 type Gossip interface {
 	directory.Gossip
 	// LinkUp and LinkDown tell of links with relays; packets go over them.
-	LinkUp(id cert.Identity)
+	LinkUp(id cert.Identity, at netip.Addr)
 	LinkDown(id cert.Identity)
 	// OnPacket brings a packet of a neighbour, valid until it returns.
 	OnPacket(from cert.Identity, packet []byte)
@@ -83,7 +86,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	})
 	r.follower = directory.NewFollower(directory.FollowerConfig{
 		Env: cfg.Env, Network: cfg.Network, Fetcher: r.fetch, Self: r.Identity(),
-		OnConsensus: r.onConsensus, OnProgress: r.onDirectory,
+		OnConsensus: r.onConsensus, OnProgress: r.onDirectory, Undefended: cfg.Undefended,
 	})
 	var gossip directory.Gossip
 	if cfg.Gossip != nil {
@@ -95,7 +98,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	}
 	r.agent = directory.NewAgent(directory.AgentConfig{
 		Env: cfg.Env, Network: cfg.Network, Identity: r.Identity(), Follower: r.follower, Fetcher: r.fetch,
-		Gossip: gossip, Describe: describe, Signer: cfg.Keys.Signer,
+		Gossip: gossip, Describe: describe, Signer: cfg.Keys.Signer, Undefended: cfg.Undefended,
 	})
 	if cfg.Network.IsAuthority(r.Identity()) {
 		var err error
@@ -115,7 +118,10 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	if !cfg.Policy.IsEmpty() && !cfg.DirectoryOnly {
 		rc.Policy = &cfg.Policy
 	}
-	if cfg.Network.Test {
+	if cfg.Directory != nil {
+		rc.Directory = cfg.Directory(rc.Directory)
+	}
+	if cfg.Network.Limit(directory.SiteLimits) == 0 {
 		// All relays and clients of a test network share a few addresses.
 		rc.Limits.CreateRate, rc.Limits.CreateBurst = 1000, 4000
 		rc.Limits.ExtendRate, rc.Limits.ExtendBurst = 1000, 4000
@@ -255,6 +261,11 @@ func (r *Relay) Gossip(to cert.Identity, packet []byte) (sent bool) {
 	return l != nil && l.Gossip(packet)
 }
 
+// Fetch makes one directory request of another relay, see directory.Fetcher.
+func (r *Relay) Fetch(to env.Target, request []byte, max int, done func(answer []byte, err error)) {
+	r.fetch.Fetch(to, request, max, done)
+}
+
 // DialFor opens a link that the gossip wants; its success shows as a link.
 func (r *Relay) DialFor(to env.Target) { r.links.To(to, func(*flow.Link, error) {}) }
 
@@ -280,7 +291,7 @@ func (r *Relay) OnLink(l *flow.Link) {
 		r.authority.LinkUp(p)
 	}
 	if r.cfg.Gossip != nil {
-		r.cfg.Gossip.LinkUp(p.Identity)
+		r.cfg.Gossip.LinkUp(p.Identity, p.Address.Addr())
 	}
 }
 

@@ -165,7 +165,7 @@ func (g *Epidemic) Forget(id cert.Identity) {
 }
 
 // LinkUp implements node.Gossip.
-func (g *Epidemic) LinkUp(id cert.Identity) {
+func (g *Epidemic) LinkUp(id cert.Identity, _ netip.Addr) {
 	if id.IsZero() || id == g.self || g.neighbours[id] != nil || g.stopped {
 		return
 	}

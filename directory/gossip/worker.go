@@ -14,8 +14,9 @@ import (
 
 // parcel is a packet on its way from the loop to the worker.
 type parcel struct {
-	from   *neighbour
-	packet []byte
+	from    *neighbour
+	account string // of whose budgets it takes
+	packet  []byte
 }
 
 // news is a rumour that verified and is newer than what is held.
@@ -80,6 +81,10 @@ func (g *Gossip) read(p parcel) {
 	p.from.queued.Add(-1)
 	from := p.from.id
 	alives, reason, err := decodePacket(p.packet)
+	if err != nil && g.cfg.Undefended.Messages { // as memberlist does by itself
+		g.driver.feed(p.packet)
+		return
+	}
 	if err != nil {
 		g.counters.drop(reason)
 		g.violation(from, err)
@@ -87,7 +92,7 @@ func (g *Gossip) read(p parcel) {
 	}
 	var fresh []news
 	for _, a := range alives {
-		n, reason, err := g.examine(a, from)
+		n, reason, err := g.examine(a, p)
 		if reason == 0 {
 			fresh = append(fresh, n)
 			continue
@@ -113,10 +118,10 @@ func (g *Gossip) read(p parcel) {
 }
 
 // examine checks one message, the cheapest checks first. With a reason it is to be dropped.
-func (g *Gossip) examine(a alive, from cert.Identity) (n news, reason Reason, err error) {
-	now := g.now()
+func (g *Gossip) examine(a alive, p parcel) (n news, reason Reason, err error) {
+	now, from := g.now(), p.from.id
 	switch {
-	case !g.messages.take(from, now):
+	case !g.messages.take(p.account, now) && !g.cfg.Undefended.Budgets:
 		return n, DropMessageBudget, nil
 	case a.id == g.self:
 		return n, DropOwnName, nil
@@ -128,7 +133,7 @@ func (g *Gossip) examine(a alive, from cert.Identity) (n news, reason Reason, er
 	switch {
 	case seen && (verified == nil || !now.Before(verified.Expires) || !g.newer(verified)):
 		return n, DropDuplicate, nil
-	case !g.verify.take(from, now) || !g.verifyAll.take(now):
+	case (!g.verify.take(p.account, now) || !g.verifyAll.take(now)) && !g.cfg.Undefended.Budgets:
 		return n, DropVerifyBudget, nil
 	case seen: // but not accepted, or not yet: the Handler hears that this neighbour tells it as well
 		return news{*verified, bytes.Clone(a.meta), from}, 0, nil
