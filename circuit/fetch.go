@@ -50,7 +50,7 @@ func DefaultDirectoryLimits() DirectoryLimits {
 }
 
 // maxDirectoryRequest is the longest directory request with its length, in bytes.
-const maxDirectoryRequest = 2 + directory.MaxRequest
+const maxDirectoryRequest = 2 + directory.MaxAuthorityRequest
 
 // Errors of Fetch. Others say why no circuit to the relay could be had.
 var (

@@ -61,6 +61,7 @@ type AgentStats struct {
 	Evicted                 uint64 // candidates that had to go
 	Reconciled              uint64 // comparisons that were finished
 	Served                  uint64 // requests answered with a document
+	Diffs                   uint64 // of consensuses, made
 	BadRequests             uint64
 	Busy                    uint64 // requests refused by a budget
 	Refused                 uint64 // announcements refused
@@ -103,6 +104,7 @@ type Agent struct {
 	listed    map[cert.Identity]time.Time // until when a consensus that lists a relay is valid
 	listening map[netip.AddrPort]bool     // where relays of the consensus and the network file listen
 	watch     func(id cert.Identity)      // the authority in this node: told of each change of an entry
+	authority *Authority                  // in this node, while it runs; else nil
 
 	housekeeping, reconciling, saving env.Timer
 	unsaved                           bool

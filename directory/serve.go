@@ -16,6 +16,7 @@ type serving struct {
 	clientVolume, siteVolume, relayOut limit.Buckets
 	unit                               float64 // bytes in a token of a volume
 	answers                            map[cert.Digest][]byte
+	diffs                              diffs
 }
 
 func newServing(network *Network) serving {
@@ -36,7 +37,10 @@ func newServing(network *Network) serving {
 }
 
 // forget drops the answers of an older consensus, and measures volumes by the present one.
-func (s *serving) forget() { clear(s.answers) }
+func (s *serving) forget() {
+	clear(s.answers)
+	clear(s.diffs.answers)
+}
 
 // volume is the budget in bytes: burst consensuses at once, rate bytes a second.
 func (s *serving) volume(b *limit.Buckets, burst, rate float64) *limit.Buckets {
@@ -46,30 +50,43 @@ func (s *serving) volume(b *limit.Buckets, burst, rate float64) *limit.Buckets {
 
 // Serve answers one directory request, as it came on the stream, length and all. The answer is status, length and
 // body; it is shared and not to be modified. from is the neighbour that the circuit comes from: a client may ask for
-// the consensus only, and relays are bounded by their identity, clients by their link and by the /24 or /48 that it comes from. done has
-// been called when Serve returns.
+// the consensus and the network file only, and relays are bounded by their identity, clients by their link and by the
+// /24 or /48 that it comes from. done is called once, before Serve returns unless a diff has to be made first.
 func (a *Agent) Serve(request []byte, from *env.Peer, done func(answer []byte)) {
-	done(a.answer(request, from))
-}
-
-func (a *Agent) answer(request []byte, from *env.Peer) []byte {
-	var reader RequestReader
-	q, whole, err := reader.Read(request)
-	client := from.Client()
-	if err != nil || !whole || client && q.Kind != AskHead && q.Kind != AskBody {
+	q, whole, err := NewRequestReader(a.RequestLimit(from) - requestHeader).Read(request)
+	if err != nil || !whole || from.Client() && !q.Kind.forClients() {
 		a.stats.BadRequests++
-		return AppendAnswer(nil, StatusBadRequest, nil)
+		done(AppendAnswer(nil, StatusBadRequest, nil))
+		return
+	}
+	if a.authority != nil && q.Kind.ofAuthorities() {
+		done(a.authority.request(q, from)) // it has bounds of its own
+		return
 	}
 	if !a.admit(from) && !a.cfg.Undefended.Budgets {
 		a.stats.Busy++
-		return AppendAnswer(nil, StatusBusy, nil)
+		done(AppendAnswer(nil, StatusBusy, nil))
+		return
 	}
-	answer := a.lookUp(q, from)
-	if Status(answer[0]) == StatusOK {
-		a.stats.Served++
-		a.charge(from, len(answer))
+	done = a.reader(from, done)
+	if q.Kind == AskDiff {
+		a.serveDiff(q, done)
+		return
 	}
-	return answer
+	done(a.lookUp(q, from))
+}
+
+// forClients says whether clients may ask this.
+func (k RequestKind) forClients() bool {
+	return k == AskHead || k == AskBody || k == AskDiff || k == AskNetworkFile || k == AskEvidence
+}
+
+// RequestLimit is the longest request, with its length, that comes from a neighbour.
+func (a *Agent) RequestLimit(from *env.Peer) int {
+	if a.authority != nil && a.network.IsAuthority(from.Identity) {
+		return requestHeader + MaxAuthorityRequest
+	}
+	return requestHeader + MaxRequest
 }
 
 // lookUp answers a request that is within its budget.
@@ -79,6 +96,9 @@ func (a *Agent) lookUp(q Request, from *env.Peer) []byte {
 		head, _ := a.cfg.Follower.Sealed()
 		if head == nil {
 			return AppendAnswer(nil, StatusNotYet, nil)
+		}
+		if q.Known == a.cfg.Follower.Current().Head.Digest {
+			return AppendAnswer(nil, StatusOK, nil) // the same
 		}
 		return AppendAnswer(nil, StatusOK, head)
 	case AskBody:
@@ -99,12 +119,22 @@ func (a *Agent) lookUp(q Request, from *env.Peer) []byte {
 			return AppendAnswer(nil, StatusOK, a.store.entries[id].sealed)
 		}
 		return AppendAnswer(nil, StatusNotFound, nil)
+	case AskNetworkFile:
+		if text := a.cfg.Follower.networkAfter(q.Serial); text != nil {
+			return AppendAnswer(nil, StatusOK, text)
+		}
+		return AppendAnswer(nil, StatusNotFound, nil)
 	case AskSummary:
 		return AppendAnswer(nil, StatusOK, a.store.sum().AppendTo(nil))
 	case AskBucket:
 		return AppendAnswer(nil, StatusOK, AppendDigests(nil, a.store.sorted, q.Bucket, a.network.bucketLimit()))
 	case Announce:
 		return AppendAnswer(nil, a.onAnnounce(q.Rumour, from), nil)
+	case AskEvidence:
+		if a.authority == nil {
+			return AppendAnswer(nil, StatusNotFound, nil)
+		}
+		return a.authority.onEvidence()
 	}
 	return AppendAnswer(nil, StatusBadRequest, nil)
 }

@@ -13,6 +13,7 @@ import (
 	"cepa/directory"
 	"cepa/env"
 	"cepa/flow"
+	"cepa/measure"
 	"cepa/relay"
 )
 
@@ -68,7 +69,10 @@ type Relay struct {
 	follower  *directory.Follower
 	agent     *directory.Agent
 	authority *directory.Authority // nil in most relays
-	percent   int                  // told last
+	speed     *directory.SpeedTests
+	transfers *circuit.Transfers // nil where there is no authority
+	measurer  *measure.Measurer  // likewise
+	percent   int                // told last
 	listed    bool
 	stopped   bool
 }
@@ -101,17 +105,21 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 		Gossip: gossip, Describe: describe, Signer: cfg.Keys.Signer, Undefended: cfg.Undefended,
 	})
 	if cfg.Network.IsAuthority(r.Identity()) {
+		r.newMeasurer()
 		var err error
 		r.authority, err = directory.NewAuthority(directory.AuthorityConfig{
 			Env: cfg.Env, Network: cfg.Network, Identity: r.Identity(), Signer: cfg.Keys.Signer, Agent: r.agent, Follower: r.follower, Prober: prober{cfg.Env, r.links},
+			Measured: r.measured(),
 		})
 		if err != nil {
 			return nil, err
 		}
 	}
+	r.speed = directory.NewSpeedTests(cfg.Env, cfg.Network, r.Identity())
 	rc := relay.Config{
 		Env: cfg.Env, Links: func() *flow.Links { return r.links }, Budget: r.budget, FlowStats: &r.stats,
-		Identity: r.Identity(), NetworkID: cfg.Network.ID, OnionKeys: cfg.Keys.OnionKeys, Directory: r.agent,
+		Identity: r.Identity(), NetworkID: cfg.Network.ID, OnionKeys: cfg.Keys.OnionKeys, Directory: r.agent, SpeedTest: r.speed.Answer,
+		RequestLimit: r.agent.RequestLimit,
 		Addresses: cfg.Addresses, DirectoryOnly: cfg.DirectoryOnly, Test: cfg.Network.Test, IPv6: cfg.IPv6, Encapsulate: cfg.Encapsulate,
 		Limits: relay.DefaultLimits(),
 	}
@@ -129,6 +137,25 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	}
 	r.relay = relay.New(rc)
 	return r, nil
+}
+
+// newMeasurer makes what an authority measures relays with.
+func (r *Relay) newMeasurer() {
+	r.transfers = circuit.NewTransfers(circuit.DirectoryConfig{
+		Env: r.env, Links: r.links, NetworkID: r.cfg.Network.ID, Budget: r.budget, FlowStats: &r.stats,
+	})
+	r.measurer = measure.New(measure.Config{
+		Env: r.env, Network: r.cfg.Network, Self: r.Identity(), Signer: r.cfg.Keys.Signer,
+		View: r.follower.Current, Carry: r.transfers.Run,
+	})
+}
+
+// measured is what the authority's votes say of the speed of relays; nil when the network measures none.
+func (r *Relay) measured() func(cert.Identity) (kib uint32, ok bool) {
+	if r.cfg.Network.Limit(directory.MeasureIntervals) == 0 {
+		return nil
+	}
+	return r.measurer.Measured
 }
 
 // prober sees whether a relay answers where it says: by a link that this node dialled there
@@ -173,6 +200,7 @@ func (r *Relay) Start() {
 	r.follower.Start()
 	if r.authority != nil {
 		r.authority.Start()
+		r.measurer.Start()
 	}
 }
 
@@ -224,6 +252,8 @@ func (r *Relay) Stop() {
 	}
 	r.stopped = true
 	if r.authority != nil {
+		r.measurer.Stop()
+		r.transfers.Close()
 		r.authority.Stop()
 	}
 	r.agent.Stop()
@@ -241,7 +271,9 @@ func (r *Relay) Counters() map[string]int64 {
 	addCounters(m, "directory_", r.agent.Stats())
 	if r.authority != nil {
 		addCounters(m, "authority_", r.authority.Stats())
+		addCounters(m, "measure_", r.measurer.Stats())
 	}
+	addCounters(m, "speed_test_", r.speed.Stats())
 	m["directory_circuits"] = int64(r.fetch.Circuits())
 	if c := r.follower.Current(); c != nil {
 		m["consensus_relays"] = int64(len(c.Relays))
