@@ -275,7 +275,7 @@ func (r *directoryRelay) onDead(_ *circuit, why failure) {
 			d.queue = append(d.queue, f)
 			continue
 		}
-		err := error(why)
+		err := why.err
 		if d.closed {
 			err = ErrFetchClosed
 		}

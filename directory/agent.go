@@ -61,7 +61,7 @@ type AgentStats struct {
 	Evicted                 uint64 // candidates that had to go
 	Reconciled              uint64 // comparisons that were finished
 	Served                  uint64 // requests answered with a document
-	Diffs                   uint64 // of consensuses, made
+	DiffsMade               uint64 // of consensuses
 	BadRequests             uint64
 	Busy                    uint64 // requests refused by a budget
 	Refused                 uint64 // announcements refused

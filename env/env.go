@@ -24,6 +24,7 @@ package env
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -132,6 +133,30 @@ type Target struct {
 // ErrIdentity is what errors of DialLink are to errors.Is when another relay answered than the
 // one that was dialled.
 var ErrIdentity = errors.New("another relay answered")
+
+// What errors of DialLink are to errors.Is when the failure says nothing about the relay.
+var (
+	// ErrOffline: this machine has no way to the relay's network now.
+	ErrOffline = errors.New("this machine is not connected to a network")
+	// ErrNotRelay: something that is no relay answered in its place, as a login page of a network does.
+	ErrNotRelay = errors.New("something that is no relay answers")
+	// ErrClock: what the relay showed is not valid at this machine's clock, and the relay's own
+	// clock shows another time. The error is a *ClockError.
+	ErrClock = errors.New("the clocks of this machine and of the relay differ")
+)
+
+// ClockError is ErrClock to errors.Is, and says by how much.
+type ClockError struct {
+	Skew time.Duration // the relay's clock minus this machine's
+}
+
+// Error says by how much the clocks differ.
+func (e *ClockError) Error() string {
+	return fmt.Sprintf("%v by %v", ErrClock, e.Skew.Round(time.Second))
+}
+
+// Is makes it ErrClock.
+func (e *ClockError) Is(target error) bool { return target == ErrClock }
 
 // LinkDialer opens links. It gives up after 10 seconds over all addresses.
 type LinkDialer interface {

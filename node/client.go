@@ -46,6 +46,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.OnProgress == nil {
 		cfg.OnProgress = func(int, string, string) {}
 	}
+	cfg.Network = directory.NewestNetwork(cfg.Env.Store, cfg.Env.Log, cfg.Network)
 	c := &Client{cfg: cfg, env: cfg.Env, budget: flow.NewBudget(cfg.MemoryBytes)}
 	c.links = newLinks(cfg.Env, cfg.Network, c.budget, &c.stats, c, nil)
 	c.fetch = circuit.NewDirectory(circuit.DirectoryConfig{
@@ -134,6 +135,9 @@ func errorText(err error) string {
 func (c *Client) Open(r circuit.Request, conn env.Conn, done func(circuit.Result, error)) *circuit.Handle {
 	return c.circuits.Open(r, conn, done)
 }
+
+// Warnings are what a person should know of the directory, in short lines. They are asked for on the loop.
+func (c *Client) Warnings() []string { return c.follower.Warnings() }
 
 // Circuits are those of the client, for status and tests.
 func (c *Client) Circuits() []circuit.Info { return c.circuits.Circuits() }
