@@ -46,6 +46,8 @@ type end struct {
 	landing  event    // the first of the landed gets through it
 	last     env.Mono // nothing arrives before
 	under    int      // bytes sent and not acknowledged
+	peak     int      // the most of that lately, until …
+	peakEnd  env.Mono // … which is a round trip later
 	acks     ring[ack]
 	acking   event // the first of acks arrives, when somebody waits for it
 	window   int
@@ -214,6 +216,9 @@ func (e *end) leave(n int) {
 	p, buffer := e.kernel.first(n)
 	e.under += len(p)
 	e.used = e.w.now
+	if e.peak < e.under || e.w.now >= e.peakEnd {
+		e.peak, e.peakEnd = e.under, e.w.now.Add(e.trip())
+	}
 	e.travel(segment{data: p, buffer: buffer}, len(p))
 	if e.queue.size > 0 && e.kernel.size <= e.unsent()/2 {
 		e.flushSoon()
@@ -429,14 +434,13 @@ func (e *end) takeAcks() {
 	now := e.w.now
 	for e.acks.n > 0 && e.acks.at(0).at <= now {
 		a := e.acks.pop()
-		full := 2*e.under >= e.window
 		e.under -= a.n
 		switch {
 		case a.lost && now >= e.mended:
 			e.limit = max(e.window*7/10, windowLeast)
 			e.window = e.limit
 			e.mended = now.Add(e.trip())
-		case !full || a.n == 0:
+		case a.n == 0 || 2*e.peak <= e.window: // the window is not what bounds it
 		case e.window < e.limit:
 			e.window = min(e.window+a.n, windowMost)
 		default:
