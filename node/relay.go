@@ -82,6 +82,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	if cfg.OnProgress == nil {
 		cfg.OnProgress = func(int, string, string) {}
 	}
+	cfg.Network = directory.NewestNetwork(cfg.Env.Store, cfg.Env.Log, cfg.Network)
 	r := &Relay{cfg: cfg, env: cfg.Env, budget: flow.NewBudget(cfg.MemoryBytes)}
 	r.links = newLinks(cfg.Env, cfg.Network, r.budget, &r.stats, r, r.vouchedFor)
 	r.fetch = circuit.NewDirectory(circuit.DirectoryConfig{
@@ -90,7 +91,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	})
 	r.follower = directory.NewFollower(directory.FollowerConfig{
 		Env: cfg.Env, Network: cfg.Network, Fetcher: r.fetch, Self: r.Identity(),
-		OnConsensus: r.onConsensus, OnProgress: r.onDirectory, Undefended: cfg.Undefended,
+		OnConsensus: r.onConsensus, OnNetwork: r.onNetwork, OnProgress: r.onDirectory, Undefended: cfg.Undefended,
 	})
 	var gossip directory.Gossip
 	if cfg.Gossip != nil {
@@ -120,7 +121,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 		Env: cfg.Env, Links: func() *flow.Links { return r.links }, Budget: r.budget, FlowStats: &r.stats,
 		Identity: r.Identity(), NetworkID: cfg.Network.ID, OnionKeys: cfg.Keys.OnionKeys, Directory: r.agent, SpeedTest: r.speed.Answer,
 		RequestLimit: r.agent.RequestLimit,
-		Addresses: cfg.Addresses, DirectoryOnly: cfg.DirectoryOnly, Test: cfg.Network.Test, IPv6: cfg.IPv6, Encapsulate: cfg.Encapsulate,
+		Addresses:    cfg.Addresses, DirectoryOnly: cfg.DirectoryOnly, Test: cfg.Network.Test, IPv6: cfg.IPv6, Encapsulate: cfg.Encapsulate,
 		Limits: relay.DefaultLimits(),
 	}
 	if !cfg.Policy.IsEmpty() && !cfg.DirectoryOnly {
@@ -238,6 +239,22 @@ func (r *Relay) onConsensus(c *directory.Consensus) {
 	}
 	r.listed = listed
 }
+
+// onNetwork takes a newer network file into use, as far as a running node can: who must sign and who is told of the
+// relay. Intervals of links and sizes of tables are those of the start.
+func (r *Relay) onNetwork(n *directory.Network) {
+	r.cfg.Network = n
+	r.agent.SetNetwork(n)
+	switch {
+	case r.authority != nil:
+		r.authority.SetNetwork(n)
+	case n.IsAuthority(r.Identity()):
+		r.env.Log.Warn("the new network file names this node as an authority: restart it", "serial", n.Serial)
+	}
+}
+
+// Warnings are what a person should know of the directory, in short lines. They are asked for on the loop.
+func (r *Relay) Warnings() []string { return r.follower.Warnings() }
 
 // stopGrace is how long the authorities may take to hear that the relay leaves.
 const stopGrace = 500 * time.Millisecond
