@@ -45,6 +45,7 @@ const (
 	streamLeast = 512 << 10 // bytes for each, before there are more
 	leastShare  = 10        // of measure_ms: what is faster than that is not told apart
 	rounds      = 12        // for which a result counts
+	commonShare = 60        // percent of the relays that must have an estimate before any counts
 	saveEvery   = 10 * time.Minute
 	fastest     = 4  // relays that others are measured through at least, if there are so many
 	drawsLast   = 16 // candidates tried as the last relay of a path …
@@ -62,6 +63,10 @@ type Measurer struct {
 	dirty   bool // something is not saved
 	saved   env.Mono
 	running bool
+
+	counted     *directory.Consensus // for which common was found, when so many measurements were done
+	countedDone uint64
+	common      bool // so many relays have an estimate that those without are not lost beside them
 
 	every time.Duration // from the begin of one measurement to that of the next, at least
 	most  time.Duration // of one transfer
@@ -107,14 +112,41 @@ func (m *Measurer) Stop() {
 }
 
 // Measured is how fast a relay was found to be, in KiB a second; ok is false when too little is known. It never
-// exceeds what a measurement can tell: measure_kib in a tenth of measure_ms.
+// exceeds what a measurement can tell: measure_kib in a tenth of measure_ms. Nothing is said of any relay before
+// something is known of most: the first to be measured would get the traffic of all.
 func (m *Measurer) Measured(id cert.Identity) (kib uint32, ok bool) {
 	r := m.relays[id]
-	if r == nil {
+	if r == nil || !m.isCommon() {
 		return 0, false
 	}
 	r.forget(m.env.Clock.Wall().Add(-m.memory()))
 	return r.estimate()
+}
+
+// isCommon says whether most relays of the consensus have an estimate.
+func (m *Measurer) isCommon() bool {
+	c := m.cfg.View()
+	if c == nil {
+		return true
+	}
+	if c != m.counted || m.stats.Done != m.countedDone {
+		m.counted, m.countedDone = c, m.stats.Done
+		known, all := 0, 0
+		for i := range c.Relays {
+			r := &c.Relays[i]
+			if r.Identity == m.cfg.Self || !circuit.MayMeasure(r) {
+				continue
+			}
+			all++
+			if x := m.relays[r.Identity]; x != nil {
+				if _, ok := x.estimate(); ok {
+					known++
+				}
+			}
+		}
+		m.common = known*100 >= all*commonShare
+	}
+	return m.common
 }
 
 // Stats returns a copy of the counters and the gauges.

@@ -397,3 +397,29 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// TestFirstMeasuredIsNotAlone: an estimate counts when most relays have one; until then they weigh what they claim,
+// and the first to be measured would weigh more than all others together.
+func TestFirstMeasuredIsNotAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 13, 10, nil)
+	told := func() (n int) {
+		for i := range 10 {
+			if _, ok := w.m.Measured(w.relay(i)); ok {
+				n++
+			}
+		}
+		return n
+	}
+	for known := 0; known < 6; known = w.m.Stats().Known {
+		if n := told(); n > 0 && w.m.Stats().Known < 6 {
+			t.Fatalf("it tells of %d relays when %d of 10 are known", n, known)
+		}
+		if w.f.Run(time.Second); w.f.Now().Sub(0) > time.Hour {
+			t.Fatal("too few relays are measured in an hour")
+		}
+	}
+	if n := told(); n < 6 {
+		t.Errorf("it tells of %d relays when 6 are known", n)
+	}
+}

@@ -71,6 +71,14 @@ func (w *world) stop() {
 	w.t.Helper()
 	w.f.Do(w.client.Stop)
 	w.f.Run(2 * time.Minute)
+	w.f.RunUntil(time.Minute, func() bool { // relays ask each other now and then
+		for _, r := range w.relays {
+			if r.Counters()["streams"] > 0 {
+				return false
+			}
+		}
+		return true
+	})
 	for i, r := range w.relays {
 		c := r.Counters()
 		for _, name := range []string{"relay_exit_streams", "streams", "queued_bytes", "tombstones", "budget_used_bytes"} {
