@@ -73,7 +73,7 @@ func (w *world) stop() {
 	w.f.Run(2 * time.Minute)
 	w.f.RunUntil(time.Minute, func() bool { // relays ask each other now and then
 		for _, r := range w.relays {
-			if r.Counters()["streams"] > 0 {
+			if c := r.Counters(); c["streams"]+c["queued_bytes"]+c["tombstones"] > 0 {
 				return false
 			}
 		}
