@@ -83,7 +83,7 @@ func (f *Follower) pick() []env.Target {
 		preferred = f.cfg.Sources()
 	}
 	preferred = f.shuffled(slices.Clone(preferred))
-	if len(preferred) == 0 || f.failures >= broadenAfter {
+	if len(preferred) == 0 || f.failures >= broadenAfter && !f.cfg.Undefended.OneSource {
 		// First of all: guards that go on showing an old consensus must not be the only ones that are heard.
 		add(f.fromConsensus())
 		add(f.shuffled(targetsOf(f.network.Bootstrap)))

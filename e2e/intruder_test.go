@@ -47,6 +47,7 @@ type intruder struct {
 	archive map[cert.Identity]*archived // what it has recorded
 	repeat  func()                      // what it does again and again
 	honest  relay.Directory             // what it would answer if it were honest
+	kept    struct{ head, body []byte } // a consensus that it remembers
 	gang    []*intruder                 // other identities of the same attacker, in this process
 	config  daemon.RelayConfig
 }
