@@ -29,6 +29,8 @@ type council struct {
 	signed   map[time.Time]map[cert.Identity]cert.Digest // by honest authorities, as anybody could see it
 	adopted  map[time.Time]cert.Digest
 	violated string // the first promise that was broken
+
+	fewerRounds int // than the protocol has, to see that the tests notice
 }
 
 type councilRelay struct {
@@ -55,7 +57,8 @@ type seat struct {
 	undefended Undefended
 }
 
-// newCouncil makes a network of n authorities, of which the last are liars, with some relays.
+// newCouncil makes a network of n authorities, of which the last are liars, with some relays. If there are liars, one
+// relay is known to a bare majority of the others only, so that each vote can decide about it.
 func newCouncil(t testing.TB, seed uint64, n, liarSeats int, change func(*Network)) *council {
 	t.Helper()
 	c := &council{
@@ -78,6 +81,13 @@ func newCouncil(t testing.TB, seed uint64, n, liarSeats int, change func(*Networ
 	for i := range 4 {
 		sealed, _, d := rumourOf(t, c.network, 40+i, testNow, nil)
 		c.relays = append(c.relays, councilRelay{sealed, d})
+	}
+	slices.SortFunc(c.relays, func(a, b councilRelay) int { return a.descriptor.Identity.Compare(b.descriptor.Identity) })
+	disputed := c.relays[len(c.relays)-1].descriptor.Identity
+	for i, s := range c.seats {
+		if liarSeats > 0 && i > (n-liarSeats)/2 {
+			s.reaches = func(r *councilRelay) bool { return r.descriptor.Identity != disputed }
+		}
 	}
 	c.liars = &liars{c: c, bodies: make(map[cert.Digest]*liarVote), documents: make(map[cert.Digest][]byte), seen: make(map[cert.Digest]map[cert.Identity]cert.Endorsement)}
 	return c
@@ -118,6 +128,7 @@ func (s *seat) start() {
 	if err != nil {
 		s.c.t.Fatal(err)
 	}
+	s.authority.agenda = s.c.agenda()
 	for i := range s.c.relays {
 		r := &s.c.relays[i]
 		if s.reaches != nil && !s.reaches(r) {
@@ -284,7 +295,12 @@ func (c *council) check(what any) {
 	}
 }
 
-func (c *council) agenda() agenda { return newAgenda(c.network) }
+// agenda is that of the honest authorities.
+func (c *council) agenda() agenda {
+	g := newAgenda(c.network)
+	g.rounds -= c.fewerRounds
+	return g
+}
 
 // wall is the time by a clock that is right.
 func (c *council) wall() time.Time { return envtest.Epoch.Add(time.Duration(c.f.Now())) }
@@ -442,4 +458,80 @@ func (l *liars) request(from, to *seat, q Request) {
 	}
 	wire := must[[]byte](l.c.t)(q.AppendTo(nil))
 	from.node.Env.Clock.AfterFunc(0, func() { to.agent.Serve(wire, from.peerAt(to), func([]byte) {}) })
+}
+
+// tactic is what liars do in one session.
+type tactic int
+
+const (
+	silent     tactic = iota
+	conform           // vote as they should
+	equivocate        // one vote for one half, another for the other
+	late              // votes at the boundaries of rounds, with as many signatures as the round needs, to a random half
+	withhold          // a vote whose body only one honest authority gets
+	garbage           // heads without bodies, bodies that are no vote, many heads
+	boundary          // two votes, released to different halves just before the end of the last round
+	tactics
+)
+
+func (t tactic) String() string {
+	return [...]string{"silent", "conform", "equivocate", "late", "withhold", "garbage", "boundary"}[t]
+}
+
+// play has every liar act in the session at. It is called before its first round begins.
+func (l *liars) play(at time.Time, how tactic) {
+	c, g := l.c, l.c.agenda()
+	honest := c.honest()
+	until := func(t time.Time) time.Duration { return max(t.Sub(c.wall()), 0) }
+	half := func() func(*seat) bool {
+		in := make(map[*seat]bool)
+		for _, s := range honest {
+			in[s] = c.rng.IntN(2) == 0
+		}
+		return func(s *seat) bool { return in[s] }
+	}
+	give := func(me *seat, digest cert.Digest, to func(*seat) bool, when time.Time, all bool) {
+		for _, s := range honest {
+			if to(s) {
+				l.later(me, until(when)+time.Duration(c.rng.Int64N(int64(g.delta/50)+1)), func() { l.push(me, digest, s, all) })
+			}
+		}
+	}
+	variant := func(v *Vote) { // of which there are many, half of them without the relay that just a majority lists
+		v.Listing.Parameters = Parameters{IntervalMillis: 5000, MinRelays: 1 + c.rng.Int64N(9999)}
+		if n := len(v.Listing.Relays); c.rng.IntN(2) == 0 {
+			v.Listing.Relays, v.Descriptors = v.Listing.Relays[:n-1], v.Descriptors[:n-1]
+		}
+	}
+	for _, me := range l.seats() {
+		switch how {
+		case silent:
+		case conform:
+			give(me, l.vote(me, at, 1, nil, toAll), toAll, g.begin(at), false)
+		case equivocate:
+			first := half()
+			give(me, l.vote(me, at, 1, variant, toAll), first, g.begin(at), false)
+			give(me, l.vote(me, at, 1, variant, toAll), func(s *seat) bool { return !first(s) }, g.begin(at), false)
+		case late, boundary:
+			for range 1 + b2i(how == boundary) {
+				rounds := len(l.seats())
+				if how == late {
+					rounds = 1 + c.rng.IntN(rounds)
+				}
+				edge := g.begin(at).Add(time.Duration(rounds) * g.delta).Add(time.Duration(c.rng.Int64N(int64(g.delta/5))) - g.delta/6)
+				give(me, l.vote(me, at, rounds, variant, toAll), half(), edge, false)
+			}
+		case withhold:
+			one := honest[c.rng.IntN(len(honest))]
+			give(me, l.vote(me, at, 1, variant, func(s *seat) bool { return s == one }), toAll, g.begin(at), false)
+		case garbage:
+			give(me, l.vote(me, at, 1, variant, func(*seat) bool { return false }), toAll, g.begin(at), true)
+			digest := l.vote(me, at, 1, variant, toAll)
+			l.bodies[digest].body[0] ^= 1
+			give(me, digest, half(), g.begin(at), true)
+			for range 20 {
+				give(me, l.vote(me, at, 1, variant, half()), half(), g.begin(at).Add(time.Duration(c.rng.Int64N(int64(g.delta)))), c.rng.IntN(2) == 0)
+			}
+		}
+	}
 }
