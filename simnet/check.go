@@ -1,6 +1,7 @@
 package simnet
 
 import (
+	"encoding/binary"
 	"time"
 
 	"cepa/cell"
@@ -235,61 +236,41 @@ func (c *LeftoverChecker) look(w *World, say func(h *Host, format string, args .
 
 // watch sees which circuit of a client brought what.
 type watch struct {
-	current  *watched
-	circuits map[circuitKey]*watched
-	next     uint64
+	current uint64 // circuit whose cells are being handled; 0 is none
+	last    uint64 // number of the circuit that was begun last
 }
-
-type circuitKey struct {
-	link *link
-	id   uint32
-}
-
-type watched struct{ id uint64 }
 
 // sent looks for circuits that begin.
 func (x *watch) sent(l *link, cells []byte) {
 	for ; len(cells) > 0; cells = cells[cell.Size:] {
-		if command := cell.Command(cells[4] & 0x7f); command == cell.CommandCreate {
-			if x.circuits == nil {
-				x.circuits = make(map[circuitKey]*watched)
+		if cell.Command(cells[4]&0x7f) == cell.CommandCreate {
+			if l.circuits == nil {
+				l.circuits = make(map[uint32]uint64)
 			}
-			x.next++
-			x.circuits[keyOf(l, cells)] = &watched{x.next}
+			x.last++
+			l.circuits[circuitID(cells)] = x.last
 		}
 	}
 }
 
-func keyOf(l *link, c []byte) circuitKey {
-	return circuitKey{l, uint32(c[0])<<24 | uint32(c[1])<<16 | uint32(c[2])<<8 | uint32(c[3])}
-}
+func circuitID(c []byte) uint32 { return binary.BigEndian.Uint32(c) }
 
 // deliver gives cells to a client, those of one circuit at a time, so that it is known which
 // circuit made it do what it does.
 func (x *watch) deliver(l *link, cells []byte) {
 	for len(cells) > 0 && !l.over {
-		key := keyOf(l, cells)
-		n := cell.Size
-		for n < len(cells) && keyOf(l, cells[n:]) == key {
+		id, n := circuitID(cells), cell.Size
+		for n < len(cells) && circuitID(cells[n:]) == id {
 			n += cell.Size
 		}
-		x.current = x.circuits[key]
+		x.current = l.circuits[id]
 		destroyed := cell.Command(cells[n-cell.Size+4]&0x7f) == cell.CommandDestroy
 		l.events.OnCells(cells[:n])
-		x.current = nil
+		x.current = 0
 		if destroyed {
-			delete(x.circuits, key)
+			delete(l.circuits, id)
 		}
 		cells = cells[n:]
-	}
-}
-
-// forget drops the circuits of a host.
-func (x *watch) forget(h *Host) {
-	for key := range x.circuits { // order: each is judged by itself
-		if key.link.host == h {
-			delete(x.circuits, key)
-		}
 	}
 }
 

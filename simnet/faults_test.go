@@ -34,6 +34,7 @@ func TestNetworkThroughFaults(t *testing.T) {
 				}
 			})
 			s.Run(time.Minute)
+			s.OnFlow(nil)
 			if good < 20 {
 				t.Errorf("%d streams went well after the faults", good)
 			}

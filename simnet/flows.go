@@ -134,9 +134,9 @@ func (a *app) open(c *Client) {
 			return
 		}
 		f.Connected = a.w.now
-		if x := a.w.watch.current; x != nil {
+		if circuit := a.w.watch.current; circuit > 0 {
 			for _, c := range a.w.checkers {
-				c.OnAttached(a.w, f, x.id)
+				c.OnAttached(a.w, f, circuit)
 			}
 		}
 	})

@@ -34,6 +34,8 @@ type HostSpec struct {
 	Region string // of the world's Latency; empty is the first
 	// Up and Down are the rates of its access link in bytes a second; 0 is without limit.
 	Up, Down int64
+	// Mile is the last mile: what is added on each way from and to the host.
+	Mile time.Duration
 	// Buffer is how much the queue before Down holds, in time; more is lost. 0 is 100 ms.
 	Buffer time.Duration
 	// FIFO has connections wait upwards in the order in which they had something to send, each until
@@ -106,7 +108,7 @@ func (w *World) Host(spec HostSpec) *Host {
 	h := &Host{
 		Name: spec.Name, Address: address(len(w.hosts)), w: w, spec: spec, cpu: spec.CPU, index: int32(len(w.hosts)),
 		region: w.latency.region(spec.Region), dice: w.Stream(StreamLatency, spec.Name),
-		listeners: make(map[uint16]func(env.Conn) env.ConnEvents),
+		listeners: make(map[uint16]func(env.Conn) env.ConnEvents), extra: spec.Mile,
 	}
 	if h.spec.Disk == 0 {
 		h.spec.Disk = 2 * time.Millisecond
@@ -270,7 +272,7 @@ func (w *World) reach(a, b *Host) bool {
 }
 
 // Clog adds a delay to all that comes or goes, from now on.
-func (h *Host) Clog(extra time.Duration) { h.extra = extra }
+func (h *Host) Clog(extra time.Duration) { h.extra = h.spec.Mile + extra }
 
 // Loss makes some of the packets from the host disappear: so many in a million.
 func (h *Host) Loss(perMillion uint64) { h.loss = (perMillion << 32) / 1_000_000 }

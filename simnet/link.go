@@ -13,8 +13,9 @@ import (
 // link is one end of a connection as an env.Link: between two nodes that know who the other is.
 type link struct {
 	*end
-	peer   env.Peer
-	events env.LinkEvents
+	peer     env.Peer
+	events   env.LinkEvents
+	circuits map[uint32]uint64 // numbers of those that a watched host made
 }
 
 var (

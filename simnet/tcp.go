@@ -257,7 +257,9 @@ func (e *end) mend(n int) time.Duration {
 }
 
 // trip is the time there and back, when nothing is in the way.
-func (e *end) trip() time.Duration { return time.Duration(e.lat + e.far.lat) }
+func (e *end) trip() time.Duration {
+	return time.Duration(e.lat+e.far.lat) + 2*(e.host.extra+e.far.host.extra)
+}
 
 // timeout is TCP's, before it has been doubled.
 func (e *end) timeout() time.Duration { return 200*time.Millisecond + e.trip() }
@@ -409,7 +411,7 @@ func (e *end) deliver() {
 
 // refill hears, a while later, that the receiver has room again.
 func (e *end) refill() {
-	at := e.w.now.Add(time.Duration(e.far.lat))
+	at := e.w.now.Add(e.trip() / 2)
 	if k := e.acks.n; k > 0 {
 		at = max(at, e.acks.at(k-1).at)
 	}

@@ -267,6 +267,15 @@ func TestDistanceIsTheMatrix(t *testing.T) {
 	within(t, "a clogged way", w.oneWay(a, b), way+time.Second, 2*way+time.Second)
 }
 
+// TestInternet: the built-in matrix is whole.
+func TestInternet(t *testing.T) {
+	t.Parallel()
+	l := Internet()
+	if len(l.Regions) != 10 || l.Trip("london", "sydney") != 261*time.Millisecond || l.Trip("tokyo", "tokyo") != 2*time.Millisecond {
+		t.Errorf("%v; London to Sydney and back takes %v", l.Regions, l.Trip("london", "sydney"))
+	}
+}
+
 // TestLatencyFiles reads what researchers have, and refuses what cannot be meant.
 func TestLatencyFiles(t *testing.T) {
 	t.Parallel()
