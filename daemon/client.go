@@ -79,7 +79,7 @@ func (c *Client) start(address netip.AddrPort) error {
 	}
 	c.node, err = node.NewClient(node.ClientConfig{
 		Env: e, Network: c.network, MemoryBytes: c.config.MemoryMiB << 20,
-		OnProgress: c.onClientProgress, OnReady: func() { go c.open(address) }, Undefended: c.options.Undefended,
+		OnProgress: c.onClientProgress, OnReady: func() { go c.open(address) }, OnConsensus: c.keepConsensus, Undefended: c.options.Undefended,
 	})
 	if err != nil {
 		return err

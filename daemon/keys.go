@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -16,4 +18,22 @@ func HasKeys(dir string) bool {
 		}
 	}
 	return false
+}
+
+// maxKeyFile bounds a file of keys, in bytes.
+const maxKeyFile = 4096
+
+// readKeyFiles reads what others may have changed in the folder of a running node.
+func readKeyFiles(dir string) (f node.KeyFiles, err error) {
+	for name, into := range map[string]*[]byte{node.IdentityKeyFile: &f.Identity, node.SigningNextFile: &f.Next} {
+		data, err := readBounded(filepath.Join(dir, name), maxKeyFile)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return f, err
+		}
+		*into = data
+	}
+	return f, nil
 }

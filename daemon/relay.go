@@ -27,7 +27,13 @@ type Relay struct {
 	gossip   *gossip.Gossip
 	listener net.Listener
 	address  netip.AddrPort
-	listed   atomic.Pointer[map[netip.Addr]bool] // where the relays of the consensus listen
+
+	// What the loop knows of the keys: how they were when the links got their credentials, and when that was.
+	keys       *node.Keys
+	generation int
+	certified  time.Time
+
+	listed atomic.Pointer[map[netip.Addr]bool] // where the relays of the consensus listen
 }
 
 // StartRelay starts a relay and returns when its port is open; what follows is told to
@@ -124,6 +130,8 @@ func (r *Relay) start(listen netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
+	r.keys, r.generation, r.certified = keys, keys.Generation(), time.Now()
+	r.warnings = keys.Warnings
 	handler := &lateHandler{}
 	r.links, err = link.New(link.Config{
 		Loop: r.loop, AfterBatch: r.loop.AfterBatch, Network: r.network.ID, Handler: handler, Credentials: credentials,
@@ -154,7 +162,7 @@ func (r *Relay) start(listen netip.AddrPort) error {
 	go r.loop.Run()
 	go func() { _ = r.links.Serve(r.listener) }() // ends with links.Close
 	r.loop.Post(r.node.Start)
-	r.renew(keys)
+	r.renewLater()
 	return nil
 }
 
@@ -173,6 +181,7 @@ func (r *Relay) onConsensus(c *directory.Consensus) {
 		}
 	}
 	r.listed.Store(&listed)
+	r.keepConsensus(c)
 }
 
 // isListed says whether a relay of the consensus or an authority listens at an address: its handshakes do not
@@ -223,26 +232,63 @@ func (r *Relay) credentials(keys *node.Keys) (*link.Credentials, error) {
 	return link.NewCredentials(r.network.ID, keys.Signer(), seed, time.Now(), func() []byte { return statement })
 }
 
-// renewCredentials is how often a relay takes a new link key and looks at its onion key:
-// twice within the 48 hours that a link certificate holds.
-const renewCredentials = 20 * time.Hour
+// renewCredentials is how often a relay takes a new link key, whatever else changes: twice within the 48 hours that a
+// link certificate holds. lookAtKeys is how often it looks whether a key is to be renewed.
+const (
+	renewCredentials = 20 * time.Hour
+	lookAtKeys       = 15 * time.Minute
+)
 
-func (r *Relay) renew(keys *node.Keys) {
+// renewLater looks at the keys again and again.
+func (r *Relay) renewLater() {
 	r.loop.Post(func() {
-		r.loop.Env().Clock.AfterFunc(renewCredentials, func() {
-			err := keys.Rotate()
-			if err == nil {
-				var c *link.Credentials
-				if c, err = r.credentials(keys); err == nil {
-					err = r.links.SetCredentials(c)
+		r.loop.Env().Clock.AfterFunc(lookAtKeys, func() {
+			go func() { // it reads files
+				if err := r.RefreshKeys(context.Background()); err != nil && !errors.Is(err, errStopped) {
+					r.options.Log.Error("renewing keys failed", "err", err)
 				}
-			}
-			if err != nil {
-				r.options.Log.Error("renewing keys failed", "err", err)
-			}
-			r.renew(keys)
+				r.renewLater()
+			}()
 		})
 	})
+}
+
+// RefreshKeys takes note of what has been done to the key files in the folder and renews what ends soon. It happens by
+// itself every quarter of an hour; `cepa keys` asks for it over the control socket.
+func (r *Relay) RefreshKeys(ctx context.Context) error {
+	files, err := readKeyFiles(r.config.Dir)
+	if err != nil {
+		return err
+	}
+	var failure error
+	if err := r.loop.Do(ctx, func() { failure = r.refresh(files) }); err != nil {
+		return fmt.Errorf("%w: %w", errStopped, err)
+	}
+	return failure
+}
+
+// refresh runs on the loop.
+func (r *Relay) refresh(files node.KeyFiles) error {
+	failure := r.keys.Refresh(files)
+	if err := r.keys.Rotate(); err != nil { // whatever is wrong with the files
+		failure = errors.Join(failure, err)
+	}
+	changed := r.keys.Generation() != r.generation
+	if !changed && time.Since(r.certified) < renewCredentials {
+		return failure
+	}
+	c, err := r.credentials(r.keys)
+	if err == nil {
+		err = r.links.SetCredentials(c)
+	}
+	if err != nil {
+		return errors.Join(failure, err)
+	}
+	r.generation, r.certified = r.keys.Generation(), time.Now()
+	if changed {
+		r.node.KeysChanged()
+	}
+	return failure
 }
 
 // hasIPv6 says whether an exit can reach IPv6 destinations: the machine has a public address

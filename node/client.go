@@ -20,6 +20,8 @@ type ClientConfig struct {
 	MemoryBytes int // the one budget for queues and buffers
 	// OnProgress hears how far the client has come; it may be nil.
 	OnProgress func(percent int, doing, waiting string)
+	// OnConsensus is told of every consensus that comes into use; it may be nil.
+	OnConsensus func(*directory.Consensus)
 	// OnReady is called once, when a circuit has carried data.
 	OnReady    func()
 	Undefended directory.Undefended // zero but in the attack suite
@@ -56,7 +58,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	c.follower = directory.NewFollower(directory.FollowerConfig{
 		Env: cfg.Env, Network: cfg.Network, Fetcher: c.fetch,
 		Sources:     func() []env.Target { return c.circuits.GuardTargets() },
-		OnConsensus: func(*directory.Consensus) { c.circuits.ConsensusChanged(); c.probe() },
+		OnConsensus: c.onConsensus,
 		OnProgress:  c.onDirectory,
 		Undefended:  cfg.Undefended,
 	})
@@ -65,6 +67,14 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		View: c.follower.Current, Test: cfg.Network.Test, Limits: circuit.DefaultLimits(),
 	})
 	return c, nil
+}
+
+func (c *Client) onConsensus(consensus *directory.Consensus) {
+	if c.cfg.OnConsensus != nil {
+		c.cfg.OnConsensus(consensus)
+	}
+	c.circuits.ConsensusChanged()
+	c.probe()
 }
 
 // newLinks is the set of links of a node, with the network's keepalive.

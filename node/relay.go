@@ -195,6 +195,9 @@ func (r *Relay) vouchedFor(id cert.Identity) bool {
 	return r.agent.InConsensus(id) || r.cfg.Network.IsAuthority(id)
 }
 
+// KeysChanged is to be called when Keys.Rotate or Keys.Refresh has changed something: the descriptor is made anew.
+func (r *Relay) KeysChanged() { r.agent.Update() }
+
 // Start begins to bootstrap and to serve.
 func (r *Relay) Start() {
 	r.agent.Start()
@@ -203,9 +206,32 @@ func (r *Relay) Start() {
 		r.authority.Start()
 		r.measurer.Start()
 	}
+	if r.cfg.DirectoryOnly {
+		r.tellReached()
+	}
+}
+
+// lookAgain is how often an authority without a consensus says how many relays it can reach.
+const lookAgain = time.Second
+
+// tellReached says what an authority that is no relay waits for, until there is a consensus.
+func (r *Relay) tellReached() {
+	if r.listed || r.stopped || r.authority == nil {
+		return
+	}
+	least := r.cfg.Network.Param(directory.MinRelays)
+	if n := r.authority.Stats().Reachable; int64(n) < least {
+		r.progress(20, fmt.Sprintf("no consensus yet: %d relays can be reached", n), fmt.Sprintf("%d of them", least))
+	} else {
+		r.progress(50, fmt.Sprintf("no consensus yet: %d relays can be reached", n), "a quorum of the authorities to agree on one")
+	}
+	r.env.Clock.AfterFunc(lookAgain, r.tellReached)
 }
 
 func (r *Relay) onDirectory(percent int, doing, waiting string) {
+	if r.cfg.DirectoryOnly && percent < 100 {
+		return // it says by itself what it waits for: see tellReached
+	}
 	if !r.listed {
 		r.progress(percent*9/10, doing, waiting)
 	}
