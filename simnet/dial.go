@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"syscall"
 	"time"
@@ -101,7 +100,7 @@ func (t *dialling) next() {
 	trip := out + back
 	switch {
 	case !far.alive || far.handler == nil || far.identity.IsZero() || far.port != addr.Port():
-		t.fail(trip, dialError(addr, os.NewSyscallError("connect", syscall.ECONNREFUSED)))
+		t.fail(trip, dialError(addr, syscall.ECONNREFUSED))
 	case far.identity != t.to.Identity:
 		t.fail(3*trip, fmt.Errorf("handshake with %s: %w", addr, env.ErrIdentity))
 	default:
@@ -110,7 +109,7 @@ func (t *dialling) next() {
 		t.w.after(far, 2*trip+out+price, KindNone, func() { t.accepted(far, back) })
 		t.w.after(t.h, 3*trip+price+time.Millisecond, KindNone, func() {
 			if far.life != life && !t.over { // it died meanwhile
-				t.fail(0, dialError(addr, os.NewSyscallError("read", syscall.ECONNRESET)))
+				t.fail(0, dialError(addr, syscall.ECONNRESET))
 			}
 		})
 	}
@@ -178,15 +177,15 @@ func (n network) DialConn(to netip.AddrPort, timeout time.Duration, up func(env.
 	}
 	far := w.byAddr[to.Addr().Unmap()]
 	if far == nil || !w.reach(h, far) {
-		fail(timeout, os.NewSyscallError("connect", syscall.ETIMEDOUT))
+		fail(timeout, syscall.ETIMEDOUT)
 		return cancel
 	}
 	out, back := w.oneWay(h, far), w.oneWay(far, h)
 	switch accept := far.listeners[to.Port()]; {
 	case out+back > timeout:
-		fail(timeout, os.NewSyscallError("connect", syscall.ETIMEDOUT))
+		fail(timeout, syscall.ETIMEDOUT)
 	case !far.alive || accept == nil:
-		fail(out+back, os.NewSyscallError("connect", syscall.ECONNREFUSED))
+		fail(out+back, syscall.ECONNREFUSED)
 	default:
 		x, y := w.connect(h, far, false)
 		near, distant := newConn(x), newConn(y)
