@@ -25,6 +25,7 @@ type churn struct {
 	born    int
 	ports   []PortSummary
 	quality func(uint32) uint32 // how weights are rounded
+	keep    int                 // hours for which a relay that does not answer stays listed
 
 	leave, fresh, flags, weights, wander float64
 }
@@ -33,7 +34,8 @@ type churned struct {
 	Relay
 	keyHour int     // of the week, in which the onion key is replaced
 	rate    float64 // measured
-	back    int     // hour
+	left    int     // hour in which it went
+	back    int     // hour in which it comes back
 }
 
 func newChurn(t testing.TB, relays int, seed uint64) *churn {
@@ -94,10 +96,11 @@ func (c *churn) next() {
 	kept := c.up[:0]
 	for _, x := range c.up {
 		if c.rng.Float64() < c.leave {
-			x.back = c.hour + 1 + int(c.rng.ExpFloat64()*8)
-			if c.rng.Float64() >= c.fresh { // else it has gone for good
-				c.down = append(c.down, x)
+			x.left, x.back = c.hour, c.hour+1+int(c.rng.ExpFloat64()*8)
+			if c.rng.Float64() < c.fresh {
+				x.back = math.MaxInt // it has gone for good
 			}
+			c.down = append(c.down, x)
 			continue
 		}
 		kept = append(kept, x)
@@ -143,6 +146,14 @@ func (c *churn) consensus() []byte {
 		r := x.Relay
 		r.Weight = c.quality(uint32(max(x.rate, 1)))
 		in.Relays = append(in.Relays, r)
+	}
+	for _, x := range c.down {
+		if c.hour-x.left < c.keep {
+			r := x.Relay
+			r.Weight = c.quality(uint32(max(x.rate, 1)))
+			r.Flags &^= FlagRunning
+			in.Relays = append(in.Relays, r)
+		}
 	}
 	_, body := build(c.t, c.network, in)
 	return body

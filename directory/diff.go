@@ -18,15 +18,17 @@ import (
 //	2   key positions   array of gaps: relays with another onion key, and
 //	3   keys            these keys, 32 bytes each, in one byte string
 //	4   flags           column
-//	5   weights         column
-//	6   ports           column: indices into the new table
-//	7   protocols       column: indices into the new table
-//	8   relays          array of maps as in the new body, strictly ascending by identity: those that are new, and those
+//	5   weights         column: those that the next says nothing of
+//	6   weight steps    column: by how many steps a weight changes, of those that have at most 4 significant bits,
+//	                    written as 2n, or -2n-1 when it falls
+//	7   ports           column: indices into the new table
+//	8   protocols       column: indices into the new table
+//	9   relays          array of maps as in the new body, strictly ascending by identity: those that are new, and those
 //	                    that differ in anything else
-//	9   port table      [array of gaps: entries removed, array of entries that are new]
-//	10  protocol table  the same
-//	11  families        the same
-//	12  rest            map of the keys of the new body from 5 on, when they differ; then all of them
+//	10  port table      [array of gaps: entries removed, array of entries that are new]
+//	11  protocol table  the same
+//	12  families        the same
+//	13  rest            map of the keys of the new body from 5 on, when they differ; then all of them
 //
 // A gap is the number of entries of the old array between this one and the one before it. A column is [array of gaps,
 // array of as many values]. All are absent when they would be empty.
@@ -36,14 +38,15 @@ type wireDiff struct {
 	Keys      []byte            `cbor:"3,keyasint,omitempty"`
 	Flags     *column           `cbor:"4,keyasint,omitempty"`
 	Weights   *column           `cbor:"5,keyasint,omitempty"`
-	Ports     *column           `cbor:"6,keyasint,omitempty"`
-	Protocols *column           `cbor:"7,keyasint,omitempty"`
-	Relays    []cbor.RawMessage `cbor:"8,keyasint,omitempty"`
+	Steps     *column           `cbor:"6,keyasint,omitempty"`
+	Ports     *column           `cbor:"7,keyasint,omitempty"`
+	Protocols *column           `cbor:"8,keyasint,omitempty"`
+	Relays    []cbor.RawMessage `cbor:"9,keyasint,omitempty"`
 
-	PortTable     *tableDiff      `cbor:"9,keyasint,omitempty"`
-	ProtocolTable *tableDiff      `cbor:"10,keyasint,omitempty"`
-	Families      *tableDiff      `cbor:"11,keyasint,omitempty"`
-	Rest          cbor.RawMessage `cbor:"12,keyasint,omitempty"`
+	PortTable     *tableDiff      `cbor:"10,keyasint,omitempty"`
+	ProtocolTable *tableDiff      `cbor:"11,keyasint,omitempty"`
+	Families      *tableDiff      `cbor:"12,keyasint,omitempty"`
+	Rest          cbor.RawMessage `cbor:"13,keyasint,omitempty"`
 }
 
 // column are new values of one field of some relays.
@@ -140,7 +143,7 @@ func makeDiffParts(from, to []byte) ([]byte, error) {
 	if !bytes.Equal(a.rest, b.rest) {
 		w.Rest = b.rest
 	}
-	var removed, keys, flags, weights, ports, protocols positions
+	var removed, keys, flags, weights, steps, ports, protocols positions
 	for i, j := 0, 0; i < len(a.relays) || j < len(b.relays); {
 		order := 0
 		switch {
@@ -170,13 +173,23 @@ func makeDiffParts(from, to []byte) ([]byte, error) {
 			w.Keys = append(w.Keys, y.OnionKey...)
 		}
 		w.Flags = flags.put(w.Flags, i, uint32(x.Flags) != uint32(y.Flags), uint32(y.Flags))
-		w.Weights = weights.put(w.Weights, i, x.Weight != y.Weight, y.Weight)
+		if a, b, ok := stepsOf(x.Weight, y.Weight); ok {
+			w.Steps = steps.put(w.Steps, i, a != b, zigzag(int32(b-a)))
+		} else {
+			w.Weights = weights.put(w.Weights, i, x.Weight != y.Weight, y.Weight)
+		}
 		w.Ports = ports.put(w.Ports, i, moved[portsTable][x.Ports] != int(y.Ports), y.Ports)
 		w.Protocols = protocols.put(w.Protocols, i, moved[protocolsTable][x.Protocols] != int(y.Protocols), y.Protocols)
 		i++
 		j++
 	}
 	return encodeMap(w, nil)
+}
+
+func stepsOf(x, y uint32) (a, b uint32, ok bool) {
+	a, ok1 := stepOf(x)
+	b, ok2 := stepOf(y)
+	return a, b, ok1 && ok2
 }
 
 // alike says whether the columns can say all in which two states of a relay differ.
@@ -281,7 +294,7 @@ func decodeDiff(diff []byte) (*wireDiff, error) {
 	case len(w.Keys) != 32*len(w.KeysAt):
 		return nil, fmt.Errorf("%w: %d bytes of keys for %d relays", ErrMalformed, len(w.Keys), len(w.KeysAt))
 	}
-	for _, c := range []*column{w.Flags, w.Weights, w.Ports, w.Protocols} {
+	for _, c := range []*column{w.Flags, w.Weights, w.Steps, w.Ports, w.Protocols} {
 		if c != nil && (len(c.Gaps) == 0 || len(c.Gaps) != len(c.Values)) {
 			return nil, fmt.Errorf("%w: %d values for %d relays", ErrMalformed, len(c.Values), len(c.Gaps))
 		}
@@ -378,7 +391,7 @@ func (p *patch) add(raw []byte) error {
 
 // columns are the positions and values of a diff.
 type columns struct {
-	removed, keys, flags, weights, ports, protocols cursor
+	removed, keys, flags, weights, steps, ports, protocols cursor
 	*wireDiff
 }
 
@@ -390,7 +403,7 @@ func (p *patch) relays(w *wireDiff) error {
 		}
 		return newCursor(c.Gaps)
 	}
-	c := columns{newCursor(w.Removed), newCursor(w.KeysAt), gaps(w.Flags), gaps(w.Weights), gaps(w.Ports), gaps(w.Protocols), w}
+	c := columns{newCursor(w.Removed), newCursor(w.KeysAt), gaps(w.Flags), gaps(w.Weights), gaps(w.Steps), gaps(w.Ports), gaps(w.Protocols), w}
 	added := w.Relays
 	var first wireRelay // added[0], decoded
 	next := func() error {
@@ -432,7 +445,7 @@ func (p *patch) relays(w *wireDiff) error {
 			return err
 		}
 	}
-	for _, at := range []*cursor{&c.removed, &c.keys, &c.flags, &c.weights, &c.ports, &c.protocols} {
+	for _, at := range []*cursor{&c.removed, &c.keys, &c.flags, &c.weights, &c.steps, &c.ports, &c.protocols} {
 		if at.left() {
 			return errBeyond
 		}
@@ -455,6 +468,16 @@ func (p *patch) relay(i int, c *columns) ([]byte, error) {
 	}
 	if at, ok := c.weights.take(i); ok {
 		r.Weight, changed = c.Weights.Values[at], true
+	}
+	if at, ok := c.steps.take(i); ok {
+		step, round := stepOf(r.Weight)
+		if round {
+			r.Weight, round = weightOf(step + uint32(fromZigzag(c.Steps.Values[at])))
+		}
+		if !round {
+			return nil, fmt.Errorf("%w weight", ErrInvalid)
+		}
+		changed = true
 	}
 	for _, x := range []struct {
 		index *uint32

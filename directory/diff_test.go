@@ -18,6 +18,9 @@ func TestDiffLeadsToTheNewBody(t *testing.T) {
 	for seed := range uint64(6) {
 		c := newChurn(t, 120, seed)
 		c.leave, c.flags = 0.05, 0.1
+		if seed%2 == 0 {
+			c.quality = func(w uint32) uint32 { return uint32(roundWeight(uint64(w))) }
+		}
 		bodies := [][]byte{c.consensus()}
 		for range 8 {
 			c.next()
@@ -111,6 +114,7 @@ func TestHostileDiffIsBounded(t *testing.T) {
 		"a key for nobody":          {KeysAt: []uint32{39, 0}, Keys: make([]byte, 64)},
 		"keys without positions":    {Keys: make([]byte, 32)},
 		"positions without keys":    {KeysAt: []uint32{1}},
+		"a step to nowhere":         {Steps: &column{Gaps: []uint32{0}, Values: []uint32{1<<32 - 1}}},
 		"a weight too few":          {Weights: &column{Gaps: []uint32{1, 1}, Values: []uint32{1}}},
 		"an empty column":           {Flags: &column{Gaps: []uint32{}, Values: []uint32{}}},
 		"an empty table":            {Families: &tableDiff{Gaps: []uint32{}, Added: []cbor.RawMessage{}}},
@@ -187,4 +191,45 @@ func FuzzDecodeDiff(f *testing.F) {
 			t.Errorf("a body of %d bytes", len(got))
 		}
 	})
+}
+
+// TestRoundWeights: every weight is rounded to one with a number, by less than 6 %, and numbers and weights belong
+// together one to one.
+func TestRoundWeights(t *testing.T) {
+	t.Parallel()
+	const largest = (1<<weightBits - 1) << (32 - weightBits)
+	last := uint32(0)
+	for step := uint32(0); last != largest; step++ {
+		w, ok := weightOf(step)
+		if !ok {
+			t.Fatalf("no weight %d", step)
+		}
+		if step > 0 && w <= last {
+			t.Fatalf("weight %d is %d after %d", step, w, last)
+		}
+		if back, ok := stepOf(w); !ok || back != step || roundWeight(uint64(w)) != uint64(w) {
+			t.Fatalf("weight %d, number %d, has the number %d", w, step, back)
+		}
+		last = w
+	}
+	after, _ := stepOf(largest)
+	for _, step := range []uint32{after + 1, 1 << 31, 1<<32 - 1} {
+		if w, ok := weightOf(step); ok {
+			t.Errorf("number %d is the weight %d", step, w)
+		}
+	}
+	rng := rand.New(rand.NewPCG(5, 5))
+	for range 10_000 {
+		w := uint64(rng.Uint32() >> rng.IntN(32))
+		r := roundWeight(w)
+		if 100*(max(r, w)-min(r, w)) > 6*w {
+			t.Fatalf("%d becomes %d", w, r)
+		}
+		if _, ok := stepOf(uint32(r)); !ok && r <= largest {
+			t.Fatalf("%d becomes %d, which is not round", w, r)
+		}
+		if n := int32(rng.Uint32()); fromZigzag(zigzag(n)) != n {
+			t.Fatal(n)
+		}
+	}
 }
