@@ -1,6 +1,7 @@
 package circuit
 
 import (
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -299,9 +300,9 @@ func (c *Client) sayWhatIsLeft() {
 	if c.cfg.Restrict.Empty() {
 		return
 	}
-	left, empty := c.network.leave()
-	if empty != nil {
-		c.trouble = empty
+	left := c.network.left
+	if c.network.empty != nil {
+		c.trouble = c.network.empty
 	}
 	same := true
 	for at := range positions {
@@ -315,15 +316,18 @@ func (c *Client) sayWhatIsLeft() {
 		"guards_percent", left[atGuard], "middles_percent", left[atMiddle], "exits_percent", left[atExit])
 }
 
-// RestrictionsLeave says how much of the bandwidth for guards, middles and exits the user's
-// settings leave, in percent; 100 each without a consensus. The error names a position for which
-// they leave no relay at all.
-func (c *Client) RestrictionsLeave() (guards, middles, exits int, err error) {
-	if c.network == nil {
-		return 100, 100, 100, nil
+// Warnings are what a person should know of the paths: what the settings cost, and what keeps
+// circuits from being built.
+func (c *Client) Warnings() (lines []string) {
+	if c.network != nil && !c.cfg.Restrict.Empty() {
+		left := c.network.left
+		lines = append(lines, fmt.Sprintf("the settings for paths leave %d %% of the bandwidth for guards, %d %% for middles, %d %% for exits: "+
+			"circuits are slower, and stand out from those of others", left[atGuard], left[atMiddle], left[atExit]))
 	}
-	left, err := c.network.leave()
-	return left[atGuard], left[atMiddle], left[atExit], err
+	if err := c.Trouble(); err != nil {
+		lines = append(lines, "no circuit can be built: "+err.Error())
+	}
+	return lines
 }
 
 // Trouble says what keeps circuits from being built now although no relay is to blame: this
@@ -332,10 +336,8 @@ func (c *Client) Trouble() error {
 	if c.network == nil {
 		return nil
 	}
-	if !c.cfg.Restrict.Empty() {
-		if _, err := c.network.leave(); err != nil {
-			return err
-		}
+	if c.network.empty != nil {
+		return c.network.empty
 	}
 	if !c.guards.offline() {
 		return nil

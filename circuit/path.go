@@ -22,6 +22,8 @@ type network struct {
 	shares    shares
 	tables    [positions]table
 	byPort    map[destination]*table // see exits
+	left      [positions]int         // percent of the bandwidth that restrict leaves
+	empty     error                  // names a position for which it leaves no relay
 }
 
 // relayInfo is one usable relay of a consensus.
@@ -63,6 +65,7 @@ func newNetwork(c *directory.Consensus, restrict *Restrictions) *network {
 		n.total += info.weight
 	}
 	n.weigh()
+	n.left, n.empty = n.leave()
 	return n
 }
 

@@ -369,11 +369,8 @@ func (c *Client) unguarded(wait time.Duration) error {
 	case len(c.guards.primary) > 0 || c.guards.full():
 		return &waitError{time.Second, errOffline} // others are being tried
 	}
-	c.trouble = errUnguarded
-	if !c.cfg.Restrict.Empty() {
-		if _, err := c.network.leave(); err != nil {
-			c.trouble = err
-		}
+	if c.trouble = c.network.empty; c.trouble == nil {
+		c.trouble = errUnguarded
 	}
 	return c.trouble
 }

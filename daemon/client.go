@@ -33,6 +33,10 @@ func StartClient(config ClientConfig, o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	restrict, err := config.Paths.restrictions()
+	if err != nil {
+		return nil, err
+	}
 	if o.Name == "" {
 		o.Name = "client"
 	}
@@ -41,7 +45,7 @@ func StartClient(config ClientConfig, o Options) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{shell: s, config: config}
-	if err := c.start(address); err != nil {
+	if err := c.start(address, restrict); err != nil {
 		if c.socks != nil {
 			_ = c.socks.Close()
 		}
@@ -54,7 +58,7 @@ func StartClient(config ClientConfig, o Options) (*Client, error) {
 	return c, nil
 }
 
-func (c *Client) start(address netip.AddrPort) error {
+func (c *Client) start(address netip.AddrPort, restrict *circuit.Restrictions) error {
 	keyLog, err := c.openKeyLog(c.config.TLSKeyLog)
 	if err != nil {
 		return err
@@ -78,7 +82,7 @@ func (c *Client) start(address netip.AddrPort) error {
 		return fmt.Errorf("opening the SOCKS port: %w", err)
 	}
 	c.node, err = node.NewClient(node.ClientConfig{
-		Env: e, Network: c.network, MemoryBytes: c.config.MemoryMiB << 20,
+		Env: e, Network: c.network, MemoryBytes: c.config.MemoryMiB << 20, Restrict: restrict,
 		OnProgress: c.onClientProgress, OnReady: func() { go c.open(address) }, OnConsensus: c.keepConsensus, Undefended: c.options.Undefended,
 	})
 	if err != nil {

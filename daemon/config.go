@@ -68,6 +68,8 @@ type ClientConfig struct {
 	MemoryMiB int    `toml:"memory_mib,omitempty"`
 	LogLevel  string `toml:"log_level,omitempty"`
 	TLSKeyLog string `toml:"tls_keylog,omitempty"`
+	// Paths restricts which relays circuits use.
+	Paths Paths `toml:"paths,omitempty"`
 }
 
 // Defaults of the configuration.

@@ -18,6 +18,8 @@ type ClientConfig struct {
 	Env         env.Env
 	Network     *directory.Network
 	MemoryBytes int // the one budget for queues and buffers
+	// Restrict is what the user wants of paths; nil is nothing.
+	Restrict *circuit.Restrictions
 	// OnProgress hears how far the client has come; it may be nil.
 	OnProgress func(percent int, doing, waiting string)
 	// OnConsensus is told of every consensus that comes into use; it may be nil.
@@ -65,6 +67,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	c.circuits = circuit.New(circuit.Config{
 		Env: cfg.Env, Links: c.links, NetworkID: cfg.Network.ID, Budget: c.budget, FlowStats: &c.stats,
 		View: c.follower.Current, Test: cfg.Network.Test, Limits: circuit.DefaultLimits(),
+		Restrict: cfg.Restrict, OnTrouble: c.onTrouble,
 	})
 	return c, nil
 }
@@ -130,6 +133,17 @@ func (c *Client) probe() {
 	})
 }
 
+// onTrouble tells at once what keeps circuits away while the client is not ready; later its warnings do.
+func (c *Client) onTrouble(err error) {
+	switch {
+	case c.ready || c.stopped:
+	case err == nil:
+		c.progress(percentCircuits, "building a circuit and sending data over it", "")
+	default:
+		c.progress(percentCircuits, "waiting to build a circuit", err.Error())
+	}
+}
+
 // probeAgain is the pause between two probes that failed.
 const probeAgain = 500 * time.Millisecond
 
@@ -146,8 +160,11 @@ func (c *Client) Open(r circuit.Request, conn env.Conn, done func(circuit.Result
 	return c.circuits.Open(r, conn, done)
 }
 
-// Warnings are what a person should know of the directory, in short lines. They are asked for on the loop.
-func (c *Client) Warnings() []string { return c.follower.Warnings() }
+// Warnings are what a person should know of the directory and of the paths, in short lines. They are asked for on
+// the loop.
+func (c *Client) Warnings() []string {
+	return append(c.follower.Warnings(), c.circuits.Warnings()...)
+}
 
 // Circuits are those of the client, for status and tests.
 func (c *Client) Circuits() []circuit.Info { return c.circuits.Circuits() }
