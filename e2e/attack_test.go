@@ -127,6 +127,7 @@ type actor struct {
 type plan struct {
 	authorities int // with the rest, beside relays
 	quorum      int // 0 is the usual one
+	traitors    int // of the authorities the last: intruders
 	relays      int // r1…, those with an even number are exits; r1 and r2 are named in the network file
 	intruders   int // i1…, relays of the attacker; named in the network file if so said
 	named       bool
@@ -154,7 +155,11 @@ func newField(t testing.TB, p plan) *field {
 	}
 	var signers []cert.Signer
 	for i := range p.authorities {
-		a := f.add(t, "authority", fmt.Sprintf("a%d", i+1), address(t, 41+i), &network)
+		part := "authority"
+		if i >= p.authorities-p.traitors {
+			part = "intruder"
+		}
+		a := f.add(t, part, fmt.Sprintf("a%d", i+1), address(t, 41+i), &network)
 		network.Authorities = append(network.Authorities, a.contact())
 		signers = append(signers, a.signer)
 	}

@@ -15,6 +15,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"cepa/cell"
@@ -35,7 +36,8 @@ type intruder struct {
 	links    *link.Transport
 	node     *nodes.Relay
 	keys     *nodes.Keys
-	network  *directory.Network
+	network  *directory.Network // as its node sees it
+	whole    *directory.Network // as it is
 	address  netip.AddrPort
 	listener net.Listener
 
@@ -74,10 +76,18 @@ func newIntruder(config daemon.RelayConfig, silent bool) (*intruder, error) {
 	if x.listener, err = net.Listen("tcp", config.Listen); err != nil {
 		return nil, err
 	}
+	x.listener = &picky{Listener: x.listener}
 	x.address = x.listener.Addr().(*net.TCPAddr).AddrPort()
 	e := x.loop.Env()
 	if x.keys, err = nodes.LoadKeys(e, network); err != nil {
 		return nil, err
+	}
+	x.whole = network
+	if id := x.keys.Identity(); network.IsAuthority(id) { // its node is none: this one votes by itself
+		others := *network
+		others.Authorities = slices.DeleteFunc(slices.Clone(network.Authorities), func(c directory.Contact) bool { return c.Identity == id })
+		network, silent = &others, true
+		x.network = network
 	}
 	statement, err := x.keys.Statement()
 	if err != nil {
@@ -132,7 +142,7 @@ func (h hostile) Serve(request []byte, from *env.Peer, done func([]byte)) {
 		h.Directory.Serve(request, from, done)
 		return
 	}
-	if body := h.x.bodies[q.Digest]; q.Kind == directory.AskDescriptor && body != nil {
+	if body := h.x.bodies[q.Digest]; (q.Kind == directory.AskDescriptor || q.Kind == directory.AskVoteBody) && body != nil {
 		done(directory.AppendAnswer(nil, directory.StatusOK, body))
 		return
 	}
@@ -178,6 +188,25 @@ type downs struct {
 func (d downs) OnDown(reason error) {
 	d.down()
 	d.LinkEvents.OnDown(reason)
+}
+
+// picky is a listener that hangs up on some.
+type picky struct {
+	net.Listener
+	hated atomic.Pointer[netip.Addr]
+}
+
+func (p *picky) Accept() (net.Conn, error) {
+	for {
+		c, err := p.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if hated := p.hated.Load(); hated == nil || c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap() != *hated {
+			return c, nil
+		}
+		c.Close()
+	}
 }
 
 // ears are the gossip of an intruder: it says nothing by itself, and listens.
@@ -387,6 +416,20 @@ var orders = map[string]func(x *intruder, words []string) error{
 		}
 		if fmt.Sprint(len(ids)) < words[0] && len(words[0]) == 1 {
 			return fmt.Errorf("%w: %d links", errNotYet, len(ids))
+		}
+		return nil
+	},
+	// shun ADDRESS: hang up on whoever comes from there.
+	"shun": func(x *intruder, words []string) error {
+		a, err := netip.ParseAddr(words[0])
+		if err != nil {
+			return err
+		}
+		x.listener.(*picky).hated.Store(&a)
+		for l := range x.up {
+			if l.Peer().Address.Addr().Unmap() == a {
+				l.Close(errors.New("not wanted"))
+			}
 		}
 		return nil
 	},
