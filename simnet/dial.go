@@ -103,6 +103,11 @@ func (t *dialling) next() {
 		t.fail(trip, dialError(addr, syscall.ECONNREFUSED))
 	case far.identity != t.to.Identity:
 		t.fail(3*trip, fmt.Errorf("handshake with %s: %w", addr, env.ErrIdentity))
+	case !far.valid(clock{t.h}.Wall()):
+		skew := clock{far}.Wall().Sub(clock{t.h}.Wall())
+		t.fail(3*trip, fmt.Errorf("handshake with %s: %w", addr, &env.ClockError{Skew: skew}))
+	case !t.h.valid(clock{far}.Wall()):
+		t.fail(3*trip, fmt.Errorf("handshake with %s: %w", addr, errEnded))
 	default:
 		// TCP, TLS, and the dialler's HELLO: five ways. Its own takes the last one back.
 		life, price := far.life, t.h.cpu.Link+far.cpu.Link

@@ -1,12 +1,18 @@
 package simnet
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"cepa/cert"
+	"cepa/env"
+	"cepa/env/envtest"
 )
 
 // TestNetworkThroughFaults: relays crash, come back, vanish and are cut off, clients crash, packets
@@ -14,7 +20,11 @@ import (
 // everything works again.
 func TestNetworkThroughFaults(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(3) {
+	seeds := uint64(3)
+	if testing.Short() {
+		seeds = 1
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
 			s := newSmall(t, Config{Seed: seed}, 9, 3)
@@ -151,6 +161,27 @@ func TestGossipSpreadsRumours(t *testing.T) {
 	s.finish()
 }
 
+// TestWrongClockIsToldApart: a client whose clock is days off hears that from its dials.
+func TestWrongClockIsToldApart(t *testing.T) {
+	t.Parallel()
+	s := newSmall(t, Config{Seed: 1}, 4, 0)
+	s.Run(10 * time.Second)
+	h := s.Host(HostSpec{Name: "late"})
+	for skew, wrong := range map[time.Duration]bool{0: false, -23 * time.Hour: false, -25 * time.Hour: true, 49 * time.Hour: true} {
+		h.SetClock(skew, 0)
+		h.Links(envtest.LinkUpFunc(func(env.Link) env.LinkEvents { return &envtest.LinkProbe{} }), cert.Identity{}, 0, nil)
+		var err error
+		done := false
+		s.Do(h, func() {
+			h.Env().Dialer.DialLink(s.net.Relays[1].Host.Target(), func(_ env.Link, e error) { err, done = e, true })
+		})
+		s.RunUntil(11*time.Second, func() bool { return done })
+		if errors.Is(err, env.ErrClock) != wrong || !wrong && err != nil {
+			t.Errorf("%v ahead: %v", skew, err)
+		}
+	}
+}
+
 const printHash = "CEPA_SIMNET_PRINT_HASH"
 
 // TestPrintHash is run by TestHashIsNotOfTheMachine, and by whoever wants to compare machines.
@@ -165,11 +196,12 @@ func TestPrintHash(t *testing.T) {
 	fmt.Println("trace", s.TraceHash())
 }
 
-// TestHashIsNotOfTheMachine: the number of its processors changes nothing.
+// TestHashIsNotOfTheMachine: the number of its processors changes nothing, nor does their kind. The
+// latter needs an emulator, qemu-aarch64.
 func TestHashIsNotOfTheMachine(t *testing.T) {
 	t.Parallel()
-	hash := func(procs string) string {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestPrintHash$")
+	hash := func(procs string, command ...string) string {
+		cmd := exec.Command(command[0], append(command[1:], "-test.run=^TestPrintHash$")...)
 		cmd.Env = append(os.Environ(), printHash+"=1", "GOMAXPROCS="+procs, "GOGC="+procs+"0")
 		out, err := cmd.CombinedOutput()
 		if err != nil {
@@ -179,8 +211,27 @@ func TestHashIsNotOfTheMachine(t *testing.T) {
 		line, _, _ := strings.Cut(rest, "\n")
 		return line
 	}
-	one, two := hash("1"), hash("2")
+	one, two := hash("1", os.Args[0]), hash("2", os.Args[0])
 	if len(one) != 64 || one != two {
 		t.Errorf("on one processor %q, on two %q", one, two)
+	}
+	emulator := ""
+	for _, name := range []string{"qemu-aarch64-static", "qemu-aarch64"} {
+		if path, err := exec.LookPath(name); err == nil && emulator == "" {
+			emulator = path
+		}
+	}
+	if emulator == "" || testing.Short() {
+		t.Log("not compared with arm64: there is no qemu-aarch64, or the test is to be short")
+		return
+	}
+	program := filepath.Join(t.TempDir(), "simnet.test")
+	build := exec.Command("go", "test", "-c", "-o", program, ".")
+	build.Env = append(os.Environ(), "GOARCH=arm64", "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building for arm64: %v: %s", err, out)
+	}
+	if other := hash("2", emulator, program); other != one {
+		t.Errorf("here %q, on arm64 %q", one, other)
 	}
 }

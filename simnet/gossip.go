@@ -81,7 +81,6 @@ type member struct {
 type broadcast struct {
 	m         *member
 	transmits int
-	number    uint64
 }
 
 type neighbour struct {

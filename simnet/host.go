@@ -76,6 +76,8 @@ type Host struct {
 	port      uint16
 	onionKey  func() [32]byte
 	handler   env.LinkHandler
+	from      time.Time // its certificates are valid from then …
+	until     time.Time // … until then; zero is for ever
 	listeners map[uint16]func(env.Conn) env.ConnEvents
 
 	// Its clock: at base, the monotonic clock showed mono; it runs faster by drift parts in a million.
@@ -169,6 +171,16 @@ func (h *Host) Life() uint32 { return h.life }
 // dial), at which port, and what onion key it shows.
 func (h *Host) Links(handler env.LinkHandler, id cert.Identity, port uint16, onionKey func() [32]byte) {
 	h.handler, h.identity, h.port, h.onionKey = handler, id, port, onionKey
+	h.from, h.until = time.Time{}, time.Time{}
+}
+
+// Certify says when what the host shows on links is valid. Who dials, and who is dialled, judges that
+// by a clock of their own.
+func (h *Host) Certify(from, until time.Time) { h.from, h.until = from, until }
+
+// valid reports whether what the host shows is valid at a time.
+func (h *Host) valid(now time.Time) bool {
+	return h.until.IsZero() || !now.Before(h.from) && now.Before(h.until)
 }
 
 // Listen makes accept hear of every connection to a port of the host, as an event of it; it returns

@@ -94,6 +94,10 @@ func (s *small) results() (good, bad int) {
 // checkers are content, and it happens again to the byte, with the same seed only.
 func TestNetworkOfNineRelays(t *testing.T) {
 	t.Parallel()
+	length := time.Minute
+	if testing.Short() {
+		length = 15 * time.Second
+	}
 	run := func(seed uint64) string {
 		s := newSmall(t, Config{Seed: seed}, 9, 3)
 		if !s.RunUntil(20*time.Second, s.net.Ready) {
@@ -102,7 +106,7 @@ func TestNetworkOfNineRelays(t *testing.T) {
 			}
 			t.FailNow()
 		}
-		s.Run(time.Minute)
+		s.Run(length)
 		good, bad := s.results()
 		if good < 50 || bad > 0 {
 			t.Errorf("%d flows went well and %d did not", good, bad)

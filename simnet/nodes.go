@@ -144,6 +144,7 @@ func (r *Relay) Start() error {
 		return fmt.Errorf("starting %s: %w", h.Name, err)
 	}
 	h.Links(r.Node, r.Keys.Identity(), r.n.port, func() [32]byte { key, _ := r.Keys.OnionKey(); return key })
+	r.certify(r.Keys)
 	started := r.Node
 	w.after(h, 0, KindWorld, func() {
 		r.gossip.begin(started)
@@ -161,8 +162,23 @@ func (r *Relay) renew(keys *node.Keys) {
 		if err := keys.Rotate(); err != nil {
 			r.Host.env.Log.Error("renewing keys failed", "err", err)
 		}
+		r.certify(keys)
 		r.renew(keys)
 	})
+}
+
+// certify notes for how long what a daemon would show on links from now on is valid: the certificate of
+// the signing key, and one of a link key that it makes now.
+func (r *Relay) certify(keys *node.Keys) {
+	now, signing := r.Host.env.Clock.Wall(), keys.Signer().Certificate
+	from, until := now.Add(-cert.BackDate), now.Add(cert.MaxLink)
+	if from.Before(signing.From) {
+		from = signing.From
+	}
+	if until.After(signing.Until) {
+		until = signing.Until
+	}
+	r.Host.Certify(from, until)
 }
 
 // Stop has the relay leave the network and ends its process; done, which may be nil, is called then.
@@ -249,6 +265,11 @@ func (c *Client) Start() (err error) {
 		Env: e, Network: c.n.File, MemoryBytes: c.spec.MemoryMiB << 20,
 		OnProgress: func(percent int, doing, waiting string) { c.Percent, c.Doing, c.Waiting = percent, doing, waiting },
 		OnReady:    c.becomeReady,
+		OnConsensus: func(x *directory.Consensus) {
+			for _, checker := range w.checkers {
+				checker.OnConsensus(w, h, x)
+			}
+		},
 	})
 	if err != nil {
 		return fmt.Errorf("starting %s: %w", h.Name, err)
