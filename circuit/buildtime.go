@@ -80,7 +80,8 @@ func (b *buildTimes) learn() {
 
 // firstHop is how long the first hop may take. A guard is blamed for more.
 func (b *buildTimes) firstHop() time.Duration {
-	return max(b.limits.BuildTime, time.Duration(int64(b.giveUp)*int64(b.limits.BuildTime)/int64(b.limits.wholeTime())))
+	share := b.giveUp.Milliseconds() * b.limits.BuildTime.Milliseconds() / b.limits.wholeTime().Milliseconds()
+	return max(b.limits.BuildTime, time.Duration(share)*time.Millisecond)
 }
 
 // stall is how long nothing may move before another way is tried beside.
