@@ -30,6 +30,8 @@ type RelayConfig struct {
 	// Nickname and Contact are for people; both are public.
 	Nickname string `toml:"nickname,omitempty"`
 	Contact  string `toml:"contact,omitempty"`
+	// FamilyKeys are files with the keys of families that the relay is in: no circuit uses two relays of one.
+	FamilyKeys []string `toml:"family_keys,omitempty"`
 	// BandwidthMiB is what the relay offers, in MiB a second; 0 is no statement.
 	BandwidthMiB int `toml:"bandwidth_mib,omitempty"`
 	// MemoryMiB bounds what the relay queues for others.
@@ -87,6 +89,9 @@ func LoadRelayConfig(path string) (RelayConfig, error) {
 	var c RelayConfig
 	if err := loadTOML(path, &c); err != nil {
 		return c, err
+	}
+	for i := range c.FamilyKeys {
+		relativeTo(path, &c.FamilyKeys[i])
 	}
 	for _, p := range []*string{&c.Network, &c.Dir, &c.TLSKeyLog} {
 		relativeTo(path, p)

@@ -142,10 +142,15 @@ func (r *Relay) start(listen netip.AddrPort) error {
 	}
 	e.Dialer = r.links
 	carrier := &lateGossip{}
+	memberships, err := families(r.config.FamilyKeys, r.network.ID, keys.Identity())
+	if err != nil {
+		return err
+	}
 	r.node, err = node.NewRelay(node.RelayConfig{
 		Env: e, Network: r.network, Keys: keys, Addresses: []netip.AddrPort{r.address}, Policy: policy,
 		IPv6: hasIPv6(r.network.Test), MemoryBytes: r.config.MemoryMiB << 20, Bandwidth: uint64(r.config.BandwidthMiB) << 20,
 		Nickname: r.config.Nickname, Contact: r.config.Contact, Software: "cepa " + r.options.Version, DirectoryOnly: r.only,
+		Families:   memberships,
 		Undefended: r.options.Undefended, Gossip: carrier, OnConsensus: r.onConsensus, OnProgress: r.onProgress,
 	})
 	if err != nil {

@@ -29,6 +29,7 @@ type RelayConfig struct {
 	Bandwidth   uint64           // bytes a second that the relay claims; 0 is no statement
 	Nickname    string
 	Contact     string
+	Families    []cert.Membership // at most 4
 	Software    string
 	// DirectoryOnly makes an authority that is no relay: it describes itself to nobody, so no consensus lists it, and
 	// circuits of others end at it. Policy, Bandwidth, Nickname and Contact then mean nothing.
@@ -186,7 +187,7 @@ func (r *Relay) describe() directory.Descriptor {
 	return directory.Descriptor{
 		OnionKey: key, OnionKeyUntil: until, Addresses: r.cfg.Addresses, Policy: r.cfg.Policy,
 		Bandwidth: r.cfg.Bandwidth, Nickname: r.cfg.Nickname, Contact: r.cfg.Contact, Software: r.cfg.Software,
-		Protocols: directory.OurProtocols(), IPv6Exit: r.cfg.IPv6 && !r.cfg.Policy.IsEmpty(),
+		Families: r.cfg.Families, Protocols: directory.OurProtocols(), IPv6Exit: r.cfg.IPv6 && !r.cfg.Policy.IsEmpty(),
 	}
 }
 

@@ -92,6 +92,7 @@ Example:
 				Flags:  []cli.Flag{dir, network, &cli.StringFlag{Name: "to", Usage: "`FILE` that gets the identity key; it must not exist"}},
 				Action: keysOffline,
 			},
+			familyCommand(),
 		},
 	}
 }
