@@ -295,7 +295,7 @@ func TestFlagsAndWeightsComeFromWhatIsKnown(t *testing.T) {
 	}{
 		{20, 5000, FlagRunning | FlagValid | FlagFast | FlagStable | FlagGuard},
 		{21, 1, FlagRunning | FlagValid | FlagStable | FlagExit | FlagIPv6Exit},
-		{22, 320, FlagRunning | FlagValid | FlagFast | FlagExit},
+		{22, uint32(roundWeight(300)), FlagRunning | FlagValid | FlagFast | FlagExit},
 	} {
 		if r := got[testIdentity(tt.n)]; r.Weight != tt.weight || r.Flags != tt.flags {
 			t.Errorf("relay %d: weight %d, flags %q; want %d, %q", tt.n, r.Weight, r.Flags, tt.weight, tt.flags)

@@ -320,13 +320,14 @@ func (c *council) all(seats []*seat, at time.Time) bool {
 
 // liars are the adversary's authorities, which share all they know.
 type liars struct {
-	c         *council
-	bodies    map[cert.Digest]*liarVote // by digest of the head's document
-	documents map[cert.Digest][]byte
-	seen      map[cert.Digest]map[cert.Identity]cert.Endorsement // signatures for heads of votes
-	consensus [][]byte                                           // documents of consensuses that were seen
-	hold      func() time.Duration                               // until a signature of a consensus is given away
-	passOn    func() (time.Duration, bool)                       // after which a vote that was seen is passed on
+	c          *council
+	bodies     map[cert.Digest]*liarVote // by digest of the head's document
+	documents  map[cert.Digest][]byte
+	seen       map[cert.Digest]map[cert.Identity]cert.Endorsement // signatures for heads of votes
+	consensus  [][]byte                                           // documents of consensuses that were seen
+	hold       func() time.Duration                               // until a signature of a consensus is given away
+	onDocument func(document []byte)                              // hears of each
+	passOn     func() (time.Duration, bool)                       // after which a vote that was seen is passed on
 }
 
 type liarVote struct {
@@ -359,9 +360,14 @@ func (l *liars) serve(me, from *seat, q Request) []byte {
 		}
 	case PushSignature:
 		doc, err := cert.Parse(q.Document, cert.ConsensusDocument, maxHeadBody)
-		if err == nil && l.hold != nil && !slices.ContainsFunc(l.consensus, func(d []byte) bool { return bytes.Equal(d, doc.Body) }) {
+		if err == nil && !slices.ContainsFunc(l.consensus, func(d []byte) bool { return bytes.Equal(d, doc.Body) }) {
 			l.consensus = append(l.consensus, bytes.Clone(doc.Body))
-			l.signLater(doc.Body)
+			if l.hold != nil {
+				l.signLater(doc.Body)
+			}
+			if l.onDocument != nil {
+				l.onDocument(doc.Body)
+			}
 		}
 	case AskVoteBody:
 		if v := l.bodies[q.Digest]; v != nil && v.gives(from) {
