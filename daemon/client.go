@@ -89,6 +89,7 @@ func (c *Client) start(address netip.AddrPort, restrict *circuit.Restrictions) e
 		return err
 	}
 	handler.LinkHandler = c.node
+	c.warnings = c.node.Warnings
 	c.mu.Lock()
 	c.status.Role, c.status.Address = "client", address.String()
 	c.mu.Unlock()

@@ -34,8 +34,7 @@ func NewKeys(dir string, network *directory.Network) (cert.Identity, error) {
 	if HasKeys(dir) {
 		return cert.Identity{}, fmt.Errorf("making keys: %s has keys already", dir)
 	}
-	id := network.ID
-	s, err := foundRelay(FoundingRelay{Dir: dir}, &directory.Network{ID: id})
+	s, err := foundRelay(dir, network.ID)
 	if err != nil {
 		return cert.Identity{}, fmt.Errorf("making keys: %w", err)
 	}

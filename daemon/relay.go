@@ -131,7 +131,7 @@ func (r *Relay) start(listen netip.AddrPort) error {
 		return err
 	}
 	r.keys, r.generation, r.certified = keys, keys.Generation(), time.Now()
-	r.warnings = keys.Warnings
+	r.warnings = func() []string { return append(keys.Warnings(), r.node.Warnings()...) }
 	handler := &lateHandler{}
 	r.links, err = link.New(link.Config{
 		Loop: r.loop, AfterBatch: r.loop.AfterBatch, Network: r.network.ID, Handler: handler, Credentials: credentials,

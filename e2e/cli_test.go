@@ -3,12 +3,16 @@
 package e2e
 
 import (
+	"fmt"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"cepa/demo"
+	"cepa/directory"
 )
 
 // subcommands reads the names under COMMANDS: of a help text.
@@ -194,7 +198,7 @@ func TestFlagOrderMakesNoDifference(t *testing.T) {
 	}
 	network := filepath.Join(o.dir, "network.toml")
 	for _, args := range [][]string{{"network", "show", network}, {"network", "show", "--", network}} {
-		if out, code := finish(t, 20*time.Second, command(t, args...)); code != 0 || !strings.Contains(out, "quorum 1") {
+		if out, code := finish(t, 20*time.Second, command(t, args...)); code != 0 || !strings.Contains(out, fmt.Sprint("quorum ", directory.Quorum(demo.DefaultAuthorities))) {
 			t.Errorf("%q: status %d:\n%s", args, code, out)
 		}
 	}
