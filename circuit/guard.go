@@ -222,6 +222,18 @@ func (g *guards) contact(x *guard) bool {
 	return true
 }
 
+// asks is contact for a guard that is no primary.
+func (g *guards) asks(x *guard) bool {
+	before := x.contacted
+	if !g.contact(x) {
+		return false
+	}
+	if !x.contacted.Equal(before) {
+		g.save()
+	}
+	return true
+}
+
 // full says whether as many guards have been asked as may be.
 func (g *guards) full() bool {
 	now := g.env.Clock.Wall()

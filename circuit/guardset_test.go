@@ -205,6 +205,7 @@ func walkClient(t *testing.T, seed uint64, guards, limit int, free bool) (worst 
 	asked := map[cert.Identity]time.Time{}
 	ask := func(id cert.Identity) { asked[id] = w.g.env.Clock.Wall() }
 	hidden := map[cert.Identity]time.Time{}
+	var spared cert.Identity
 	for range 75 * 4 {
 		if w.g.limit > limit && !free {
 			t.Fatalf("the limit is %d", w.g.limit)
@@ -236,9 +237,20 @@ func walkClient(t *testing.T, seed uint64, guards, limit int, free bool) (worst 
 		for _, target := range w.g.targets() {
 			ask(target.Identity)
 		}
+		if rng.IntN(60) == 0 { // from time to time one of them is let alone, for weeks perhaps
+			spared = w.g.sample[rng.IntN(len(w.g.sample))].id
+		} else if rng.IntN(60) == 0 {
+			spared = cert.Identity{}
+		}
 		for range 60 {
 			w.f.Run(time.Second)
-			if x := w.attempt(fails); x != nil {
+			x := w.attempt(func(x *guard) error {
+				if x.id == spared {
+					return nil
+				}
+				return errSilent
+			})
+			if x != nil {
 				ask(x.id)
 			}
 		}

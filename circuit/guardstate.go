@@ -50,7 +50,7 @@ func (g *guards) choose(wanted bool) (*guard, time.Duration) {
 	if suspect != nil {
 		return suspect, 0
 	}
-	if x := g.other(); x != nil {
+	if x := g.other(); x != nil && g.asks(x) {
 		return x, 0
 	}
 	if wanted {
@@ -102,8 +102,7 @@ func (g *guards) explore(now env.Mono) (*guard, time.Duration) {
 			first = x
 		}
 	}
-	if again != nil && g.contact(again) {
-		g.save()
+	if again != nil && g.asks(again) {
 		return again, 0
 	}
 	if first == nil {
@@ -112,10 +111,9 @@ func (g *guards) explore(now env.Mono) (*guard, time.Duration) {
 	if left := g.walk.Sub(now); left > 0 {
 		return nil, sooner(wait, left)
 	}
-	if !g.contact(first) {
+	if !g.asks(first) {
 		return nil, wait
 	}
-	g.save()
 	g.walk = now.Add(min(walkPause<<min(g.walked, 20), walkMost))
 	g.walked++
 	g.log.Info("no primary guard answers; trying another", "tried", g.walked)
