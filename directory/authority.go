@@ -328,7 +328,7 @@ func (a *Authority) signAlone() {
 		return
 	}
 	v := a.vote(slot, wall)
-	if wait, ok := a.ready(len(v.Listing.Relays)); !ok {
+	if wait, ok := a.ready(v.running()); !ok {
 		a.slot.Reset(wait)
 		return
 	}

@@ -299,6 +299,14 @@ func (d *DescriptorRef) read(w *wireRef) (err error) {
 	return err
 }
 
+// running is the number of relays that the author reaches.
+func (v *Vote) running() (n int) {
+	for i := range v.Listing.Relays {
+		n += b2i(v.Listing.Relays[i].Flags.Has(FlagRunning))
+	}
+	return n
+}
+
 // voteDigest is what a head says of the body of a vote.
 func voteDigest(network cert.NetworkID, body []byte) cert.Digest {
 	d := sha256.New()
