@@ -258,3 +258,6 @@ func (a *Agent) SetNetwork(n *Network) {
 	a.learnAddresses(a.cfg.Follower.Current())
 	a.announce()
 }
+
+// SetNetwork takes a newer network file into use: tickets of its authorities count.
+func (s *SpeedTests) SetNetwork(n *Network) { s.network = n }

@@ -569,14 +569,14 @@ func (f *Follower) explain(r *round) {
 	case r.early > 0:
 		f.fail(fmt.Sprintf("the newest consensus begins %s from now: is this computer's clock right?", r.earlyBy.Round(time.Second)), limit)
 	case r.notYet > 0 && r.expired == 0 && r.old == 0:
-		f.fail("the network is young: its authorities have made no consensus yet", min(limit, youngRetry))
+		f.fail("the network is young: its authorities have made no consensus yet", min(f.interval()/16, youngRetry))
 	case r.expired > 0:
 		f.fail(fmt.Sprintf("the newest consensus expired %s ago: have the authorities stopped, or is this computer's clock wrong?",
 			r.expiredBy.Round(time.Second)), limit)
 	case r.old > 0:
-		f.fail("relays have only consensuses that are older than the last one here", limit)
+		f.fail("relays have only consensuses that are older than the last one here, which is not taken back: asking others; if this lasts, they are cut off from the network, or you are", limit)
 	case r.bad > 0:
-		f.fail("no relay gave a consensus that can be trusted", limit)
+		f.fail("no relay gave a consensus that can be trusted: asking others", limit)
 	case r.busy > 0:
 		f.fail("all relays are busy", limit)
 	default:

@@ -3,7 +3,13 @@
 package e2e
 
 import (
+	"crypto/tls"
 	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -135,4 +141,51 @@ func TestAuthoritiesAreReplaced(t *testing.T) {
 	if out := c.output(); strings.Contains(out, "a bad answer") {
 		t.Errorf("somebody was blamed:\n%s", out)
 	}
+}
+
+// TestCaptivePortalIsNamed: where the relays should be, something else answers: an HTTP server, a web server with TLS
+// of its own, one with an old TLS. A person is told, and when the way is free the client goes on by itself.
+func TestCaptivePortalIsNamed(t *testing.T) {
+	notShort(t)
+	f := newField(t, plan{authorities: 1, relays: 4})
+	login := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "http://login.example/", http.StatusFound)
+	})
+	var portals []*httptest.Server
+	for i, a := range f.nodes {
+		ln, err := net.Listen("tcp", a.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := httptest.NewUnstartedServer(login)
+		s.Config.ErrorLog = log.New(io.Discard, "", 0)
+		s.Listener.Close()
+		s.Listener = ln
+		switch i % 3 {
+		case 0:
+			s.Start()
+		case 1:
+			s.TLS = &tls.Config{CurvePreferences: []tls.CurveID{tls.X25519}}
+			s.StartTLS()
+		case 2:
+			s.TLS = &tls.Config{MaxVersion: tls.VersionTLS12}
+			s.StartTLS()
+		}
+		t.Cleanup(s.Close)
+		portals = append(portals, s)
+	}
+	c := f.newClient(t)
+	f.start(t, c)
+	const words = "does this network want you to sign in first"
+	took := within(t, 15*time.Second, "the client names the portal", func() bool { return strings.Contains(c.output(), words) })
+	t.Logf("named after %v", took.Round(time.Millisecond))
+	if s, err := status(c.dir); err != nil || !strings.Contains(s.Doing, words) {
+		t.Errorf("the status is %+v, %v", s, err)
+	}
+	for i, a := range f.nodes[:len(portals)] {
+		portals[i].Close()
+		f.start(t, a)
+	}
+	took = within(t, 30*time.Second, "the client is ready", c.ready)
+	t.Logf("ready %v after the sign-in", took.Round(time.Millisecond))
 }

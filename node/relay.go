@@ -272,6 +272,7 @@ func (r *Relay) onConsensus(c *directory.Consensus) {
 func (r *Relay) onNetwork(n *directory.Network) {
 	r.cfg.Network = n
 	r.agent.SetNetwork(n)
+	r.speed.SetNetwork(n)
 	switch {
 	case r.authority != nil:
 		r.authority.SetNetwork(n)
