@@ -327,3 +327,56 @@ func TestPredecessorIsTheNewestThatIsProved(t *testing.T) {
 		t.Errorf("without the vote that has the newest: %v", in.PreviousAt)
 	}
 }
+
+// largeVotes are n votes for so many relays, in most of which they agree.
+func largeVotes(t testing.TB, network *Network, n, relays int) []*Vote {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(3, 4))
+	all := testRelays(t, relays)
+	slices.SortFunc(all, func(a, b Relay) int { return a.Identity.Compare(b.Identity) })
+	votes := make([]*Vote, n)
+	for i := range votes {
+		v := testVote(t, network, i)
+		for j := range all {
+			if rng.IntN(50) == 0 {
+				continue
+			}
+			v.Listing.Relays = append(v.Listing.Relays, all[j])
+			v.Descriptors = append(v.Descriptors, DescriptorRef{cert.Digest(all[j].OnionKey), testNow, testNow})
+			v.Measured = append(v.Measured, all[j].Weight+rng.Uint32N(100))
+		}
+		votes[i] = v
+	}
+	return votes
+}
+
+func BenchmarkVotes(b *testing.B) {
+	const relays = 8000
+	network := testNetwork(b, 9)
+	votes := largeVotes(b, network, 9, relays)
+	head, body, err := SealVote(network, votes[0], testSigner(b, 0))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("seal", func(b *testing.B) {
+		for b.Loop() {
+			_, _, _ = SealVote(network, votes[0], testSigner(b, 0))
+		}
+		b.ReportMetric(float64(len(body)), "bytes")
+	})
+	b.Run("open", func(b *testing.B) {
+		for b.Loop() {
+			h, _, _ := OpenVoteHead(head, network)
+			if _, err := OpenVote(h, body, network); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("count", func(b *testing.B) {
+		for b.Loop() {
+			if in := countVotes(b, network, votes...); len(in.Relays) != relays {
+				b.Fatalf("%d relays", len(in.Relays))
+			}
+		}
+	})
+}
