@@ -28,6 +28,38 @@ func InspectKeys(dir string, network *directory.Network, now time.Time) (KeyRepo
 	return r, nil
 }
 
+// SignNetwork adds the signature of the authority whose keys are in dir to the draft of a network file.
+func SignNetwork(draft *directory.Network, dir string) (*directory.Network, error) {
+	load := func(name string) ([]byte, error) { return readBounded(filepath.Join(dir, name), maxKeyFile) }
+	s, err := node.LoadSigner(load, draft.ID, draft.Created)
+	if err != nil {
+		return nil, fmt.Errorf("signing with the keys in %s: %w", dir, err)
+	}
+	return draft.Sign(s)
+}
+
+// LoadDraft reads the draft of a network file, which may have too few signatures.
+func LoadDraft(path string) (*directory.Network, error) {
+	text, err := readBounded(path, directory.MaxNetworkFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading the draft: %w", err)
+	}
+	n, err := directory.ParseNetworkDraft(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return n, nil
+}
+
+// SaveNetwork writes a network file, or a draft of one, in one step.
+func SaveNetwork(path string, n *directory.Network) error {
+	text, err := n.AppendDraft(nil)
+	if err != nil {
+		return fmt.Errorf("writing the network file: %w", err)
+	}
+	return WriteFileAtomic(path, text, 0o644)
+}
+
 // NewKeys makes the keys of a relay or an authority in dir, for one that is yet to join, and returns its identity. It
 // refuses a folder that has keys.
 func NewKeys(dir string, network *directory.Network) (cert.Identity, error) {

@@ -71,6 +71,22 @@ func InspectKeys(load func(name string) ([]byte, error), network *directory.Netw
 	return r, err
 }
 
+// LoadSigner returns the signing key that InspectKeys reports, to sign with it: for tools that run beside a node. Its
+// certificate must be good for the network at now.
+func LoadSigner(load func(name string) ([]byte, error), network cert.NetworkID, now time.Time) (cert.Signer, error) {
+	s, found, err := storedSigner(env.Env{Store: loader(load)}, network, now)
+	if next, nextErr := load(signingNextBlob); nextErr == nil {
+		n, nextErr := parseSigner(next, network, now)
+		if nextErr == nil && (!found || err != nil || supersedes(n.Certificate, s.Certificate)) {
+			return n, nil
+		}
+	}
+	if !found {
+		return s, ErrNoKeys
+	}
+	return s, err
+}
+
 func onionReports(load func(string) ([]byte, error), network *directory.Network) (out []OnionReport, err error) {
 	text, err := load(onionKeysBlob)
 	if errors.Is(err, fs.ErrNotExist) {

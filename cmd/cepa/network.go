@@ -18,7 +18,7 @@ import (
 func networkCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "network",
-		Usage: "found a network, or look at a network file",
+		Usage: "found a network, change its authorities, or look at a network file",
 		Subcommands: []*cli.Command{
 			{
 				Name:  "new",
@@ -48,6 +48,9 @@ Four authorities on this machine, on ports 9001 to 9004:
 				},
 				Action: networkNew,
 			},
+			networkNextCommand(),
+			networkSignCommand(),
+			networkMergeCommand(),
 			{
 				Name:      "show",
 				Usage:     "verify a network file and say what is in it",
