@@ -158,14 +158,3 @@ func (c *churn) consensus() []byte {
 	_, body := build(c.t, c.network, in)
 	return body
 }
-
-// rounded keeps so many significant bits of a weight.
-func rounded(bits int) func(uint32) uint32 {
-	return func(w uint32) uint32 {
-		unit := uint32(1)
-		for w/unit >= 1<<bits {
-			unit *= 2
-		}
-		return (w + unit/2) / unit * unit
-	}
-}

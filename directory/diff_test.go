@@ -233,3 +233,30 @@ func TestRoundWeights(t *testing.T) {
 		}
 	}
 }
+
+// TestRequestsForDiffsAndNetworkFiles: what each kind needs, and nothing else.
+func TestRequestsForDiffsAndNetworkFiles(t *testing.T) {
+	t.Parallel()
+	a, b := cert.Digest{1}, cert.Digest{2}
+	for _, want := range []Request{
+		{Kind: AskHead, Known: a}, {Kind: AskDiff, Known: a, Digest: b}, {Kind: AskNetworkFile, Serial: 1}, {Kind: AskNetworkFile, Serial: maxSerial},
+	} {
+		wire := must[[]byte](t)(want.AppendTo(nil))
+		if got, err := DecodeRequest(wire[requestHeader:]); err != nil || got.Kind != want.Kind || got.Known != want.Known || got.Digest != want.Digest || got.Serial != want.Serial {
+			t.Errorf("%+v came back as %+v, %v", want, got, err)
+		}
+	}
+	for name, r := range map[string]Request{
+		"a diff from nowhere":          {Kind: AskDiff, Digest: b},
+		"a diff to nowhere":            {Kind: AskDiff, Known: a},
+		"a body after what":            {Kind: AskBody, Digest: b, Known: a},
+		"a network file after what":    {Kind: AskNetworkFile},
+		"a serial too high":            {Kind: AskNetworkFile, Serial: maxSerial + 1},
+		"a head after a network file":  {Kind: AskHead, Serial: 1},
+		"a network file with a digest": {Kind: AskNetworkFile, Serial: 1, Digest: a},
+	} {
+		if _, err := r.AppendTo(nil); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
