@@ -90,7 +90,10 @@ type neighbour struct {
 }
 
 // rumourCache reads each rumour once, for all relays: what it says is the same for all.
-type rumourCache struct{ known map[[32]byte]*rumour }
+type rumourCache struct {
+	known map[[32]byte]*rumour
+	sweep int // when there are so many, those that have expired are dropped
+}
 
 func (c *rumourCache) begin() { c.known = make(map[[32]byte]*rumour) }
 
@@ -105,6 +108,14 @@ func (c *rumourCache) open(sealed []byte, network *directory.Network, now time.T
 	}
 	r := &rumour{opened, bytes.Clone(sealed)}
 	c.known[key] = r
+	if len(c.known) > c.sweep {
+		for key, old := range c.known { // order: each is judged by itself
+			if now.After(old.Expires) {
+				delete(c.known, key)
+			}
+		}
+		c.sweep = 2*len(c.known) + 1024
+	}
 	return r
 }
 
