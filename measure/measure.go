@@ -356,7 +356,7 @@ func (m *Measurer) judge(r *record) {
 // reach is how fast a relay is taken to be when others are measured through it.
 func (m *Measurer) reach(r *directory.Relay) uint32 {
 	if x := m.relays[r.Identity]; x != nil {
-		if kib, ok := x.estimate(); ok {
+		if kib, ok := x.guess(); ok {
 			return kib
 		}
 	}
@@ -400,7 +400,7 @@ func (m *Measurer) path(c *directory.Consensus, target *directory.Relay, open bo
 		return nil, 0
 	}
 	least := all[min(max(fastest, len(all)/4), len(all))-1].reach
-	if kib, ok := m.relays[target.Identity].estimate(); ok && !open {
+	if kib, ok := m.relays[target.Identity].guess(); ok && !open {
 		least = uint32(min(uint64(least), headroom*uint64(kib)))
 	}
 	class := all

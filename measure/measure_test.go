@@ -186,7 +186,7 @@ func TestTwoFacedRelayIsFound(t *testing.T) {
 	}
 }
 
-// TestPathsHideTheAuthority: of three measurements two have another relay in front; all paths obey the rule of
+// TestPathsHideTheAuthority: most measurements, and the first ones, have another relay in front; all paths obey the rule of
 // clients, and never lead through the authority.
 func TestPathsHideTheAuthority(t *testing.T) {
 	t.Parallel()
@@ -215,7 +215,7 @@ func TestPathsHideTheAuthority(t *testing.T) {
 			}
 		}
 	}
-	if hops[2] == 0 || hops[3] < hops[2]*3/2 || hops[3] > hops[2]*5/2 || len(hops) != 2 {
+	if hops[3] < hops[2]*3/2 || hops[3] > hops[2]*5 || len(hops) != 2 {
 		t.Errorf("lengths of paths: %v", hops)
 	}
 }
