@@ -399,3 +399,36 @@ func TestAgenda(t *testing.T) {
 		}
 	}
 }
+
+// TestConsensusThatFewKnowIsNoFork: one authority alone has got all signatures, and is cut off. The others cannot know,
+// and make the next after the one before it. Whoever holds the one that was passed over takes the next all the same.
+func TestConsensusThatFewKnowIsNoFork(t *testing.T) {
+	t.Parallel()
+	c := newCouncil(t, 11, 4, 0, nil)
+	c.startAll()
+	c.f.Run(8 * time.Second)
+	one, others := c.seats[0], c.seats[1:]
+	var known time.Time
+	c.delay = func(from, to *seat, kind RequestKind) (time.Duration, bool) {
+		last := from.authority.last
+		return time.Millisecond, kind == PushSignature && to != one && last != nil && (known.IsZero() || last.validAfter.Equal(known))
+	}
+	before := one.newest()
+	if !c.f.RunUntil(6*time.Second, func() bool { return one.newest().After(before) }) {
+		t.Fatal("not even one authority has the next consensus")
+	}
+	known = one.newest()
+	one.cut = true
+	if !c.f.RunUntil(2*c.agenda().interval, func() bool { return c.all(others, known.Add(1)) }) {
+		t.Fatalf("the others make nothing more: %+v", others[0].authority.Stats())
+	}
+	next := others[0].follower.Current().Head
+	if !next.PreviousAt.Equal(before) {
+		t.Fatalf("it comes after that of %v, not of %v: nothing is tested", next.PreviousAt, before)
+	}
+	one.cut = false
+	if !c.f.RunUntil(2*c.agenda().interval, func() bool { return c.all(c.seats, next.ValidAfter) }) {
+		t.Errorf("the one that was cut off stays with that of %v", one.newest())
+	}
+	c.check("")
+}
