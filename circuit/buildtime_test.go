@@ -150,6 +150,20 @@ func TestASlowNetworkIsLearned(t *testing.T) {
 	}
 }
 
+// TestASlowNetworkNeedsLearning: with patience that does not grow, the same network serves nobody.
+func TestASlowNetworkNeedsLearning(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 3, 10, 4)
+	w.f.Delay = time.Second
+	w.echo(server)
+	x := w.newClient(func(c *Config) { c.Limits.GiveUpMost = c.Limits.wholeTime() })
+	for range 3 {
+		if err := x.carry(2*time.Minute, []byte("slow")); err == nil {
+			t.Fatal("served: the other test shows nothing")
+		}
+	}
+}
+
 func FuzzDecodeTimes(f *testing.F) {
 	network := cert.NetworkID{7}
 	for _, times := range [][]time.Duration{nil, {time.Second}, slices.Repeat([]time.Duration{time.Hour}, timesKept)} {

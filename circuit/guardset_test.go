@@ -84,8 +84,6 @@ var errSilent = errors.New("no answer")
 func fails(*guard) error { return errSilent }
 func works(*guard) error { return nil }
 
-const day = 24 * time.Hour
-
 func TestGuardsAreConfirmedInOrderOfUse(t *testing.T) {
 	t.Parallel()
 	w := newGuardWorld(1, 60)
@@ -534,7 +532,7 @@ func FuzzDecodeGuards(f *testing.F) {
 			t.Fatal(err)
 		}
 		if bytes.HasPrefix(data, []byte{0xa3, 1, 1}) { // version 1 becomes version 2
-			if file, err = decodeGuards(again, network); err != nil {
+			if _, err := decodeGuards(again, network); err != nil {
 				t.Fatalf("%x became %x: %v", data, again, err)
 			}
 			return
