@@ -239,7 +239,9 @@ func (k *Keys) Refresh(f KeyFiles) error {
 
 // supersedes says whether a certificate was issued after another, for another key. One that ends earlier may do so on
 // purpose.
-func supersedes(a, b cert.Certificate) bool { return !a.From.Before(b.From) && !a.Subject.Equal(b.Subject) }
+func supersedes(a, b cert.Certificate) bool {
+	return !a.From.Before(b.From) && !a.Subject.Equal(b.Subject)
+}
 
 // saveSigner writes down a signing key that came in the form of SigningNextFile. The one before it is overwritten: a
 // signing key that is no longer used is good for nothing but mischief.

@@ -138,7 +138,9 @@ func keysShow(c *cli.Context) error {
 }
 
 func printKeys(w io.Writer, r daemon.KeyReport, dir string, n *directory.Network, now time.Time) {
-	line := func(what, format string, args ...any) { fmt.Fprintf(w, "%-10s %s\n", what, fmt.Sprintf(format, args...)) }
+	line := func(what, format string, args ...any) {
+		fmt.Fprintf(w, "%-10s %s\n", what, fmt.Sprintf(format, args...))
+	}
 	line("identity", "%s", r.Identity)
 	switch {
 	case r.IdentityHere:

@@ -19,6 +19,7 @@ Make one key, and give the file to each of your relays as family_keys or --famil
 
 Example:
 
+   mkdir -p /tmp/overlay
    cepa keys family --to /tmp/overlay/family.key`),
 		Flags:  []cli.Flag{&cli.StringFlag{Name: "to", Usage: "`FILE` that gets the key; it must not exist"}},
 		Action: keysFamily,
