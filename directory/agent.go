@@ -60,6 +60,7 @@ type AgentStats struct {
 	Stored                  uint64 // descriptors taken into the store
 	Evicted                 uint64 // candidates that had to go
 	Reconciled              uint64 // comparisons that were finished
+	Symbols                 uint64 // of sketches that these took
 	Served                  uint64 // requests answered with a document
 	DiffsMade               uint64 // of consensuses
 	BadRequests             uint64
@@ -108,8 +109,7 @@ type Agent struct {
 
 	housekeeping, reconciling, saving env.Timer
 	unsaved                           bool
-	comparing                         bool // with another relay, since compared
-	compared                          env.Mono
+	comparison                        *comparison // with another relay; nil when there is none
 	running                           bool
 }
 
@@ -217,6 +217,7 @@ func (a *Agent) OnConsensus(c *Consensus) {
 	}
 	a.learnAddresses(c)
 	a.store.list(c)
+	a.letGo()
 	a.serving.forget()
 	if a.cfg.Gossip != nil {
 		a.cfg.Gossip.OnConsensus(a.InConsensus)

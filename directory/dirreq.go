@@ -46,6 +46,8 @@ const (
 
 	AskEvidence RequestKind = 12 // what an authority knows of others that have broken the rules: see DecodeEvidence
 
+	AskSketch RequestKind = 16 // symbols of a sketch of the descriptors held, with this Salt, from First on
+
 	AskBytes RequestKind = 15 // as many zeros as the sealed SpeedTicket that it carries says: see SpeedTests
 )
 
@@ -78,6 +80,8 @@ func (k RequestKind) String() string {
 		return "evidence"
 	case AskBytes:
 		return "speed test"
+	case AskSketch:
+		return "sketch"
 	}
 	return fmt.Sprintf("request of kind %d", uint8(k))
 }
@@ -94,6 +98,7 @@ func (k RequestKind) String() string {
 //	6  known   32 bytes, for AskDiff; and for AskHead, which is answered with nothing when it is the newest; or absent
 //	7  serial  uint, for AskNetworkFile only
 //	15 ticket  bytes, for AskBytes only
+//	16 salt    uint, for AskSketch only; also 17 first, uint: 0, 32, 64, … 2,048, absent when 0; and 18 all, true or absent
 type Request struct {
 	Kind       RequestKind
 	Digest     cert.Digest
@@ -103,6 +108,9 @@ type Request struct {
 	Ticket     []byte // sealed, at most MaxSpeedTicket bytes
 	Known      cert.Digest
 	Serial     uint64
+	Salt       uint64
+	First      int
+	All        bool // not only the descriptors of relays that the consensus does not list
 	Extensions Extensions
 }
 
@@ -115,6 +123,9 @@ type wireRequest struct {
 	Known  []byte      `cbor:"6,keyasint,omitempty"`
 	Serial uint64      `cbor:"7,keyasint,omitempty"`
 	Ticket []byte      `cbor:"15,keyasint,omitempty"`
+	Salt   *uint64     `cbor:"16,keyasint,omitempty"`
+	First  uint16      `cbor:"17,keyasint,omitempty"`
+	All    bool        `cbor:"18,keyasint,omitempty"`
 }
 
 // AppendTo appends the request with its length, as it is written to the stream, to b.
@@ -129,6 +140,9 @@ func (r Request) AppendTo(b []byte) ([]byte, error) {
 	if r.Kind == AskBucket {
 		bucket := uint8(r.Bucket)
 		w.Bucket = &bucket
+	}
+	if r.Kind == AskSketch {
+		w.Salt, w.First, w.All = &r.Salt, uint16(r.First), r.All
 	}
 	err := r.check()
 	var body []byte
@@ -162,10 +176,16 @@ func (r Request) check() error {
 		rumour = true
 	case AskBytes:
 		ticket = true
+	case AskSketch:
+		if !isSketchStart(r.First) {
+			return fmt.Errorf("%w: a %s from symbol %d on", ErrInvalid, r.Kind, r.First)
+		}
 	default:
 		return fmt.Errorf("%w kind %d", ErrInvalid, uint8(r.Kind))
 	}
 	switch {
+	case r.Kind != AskSketch && (r.Salt != 0 || r.First != 0 || r.All):
+		return fmt.Errorf("%w: a %s with what a sketch has", ErrInvalid, r.Kind)
 	case digest == r.Digest.IsZero():
 		return fmt.Errorf("%w: a %s without its digest, or another with one", ErrInvalid, r.Kind)
 	case (r.Kind == AskDiff) == r.Known.IsZero() && (r.Kind != AskHead || r.Known.IsZero()):
@@ -232,6 +252,13 @@ func decodeRequest(body []byte) (r Request, err error) {
 			return r, fmt.Errorf("%w digest: all zero", ErrInvalid)
 		}
 	}
+	if (w.Salt != nil) != (r.Kind == AskSketch) {
+		return r, fmt.Errorf("%w: a %s without its salt, or another with one", ErrInvalid, r.Kind)
+	}
+	if w.Salt != nil {
+		r.Salt = *w.Salt
+	}
+	r.First, r.All = int(w.First), w.All
 	if (w.Bucket != nil) != (r.Kind == AskBucket) {
 		return r, fmt.Errorf("%w: a %s without its bucket, or another with one", ErrInvalid, r.Kind)
 	}

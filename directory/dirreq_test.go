@@ -19,6 +19,8 @@ func testRequests() []Request {
 		{Kind: AskBucket, Bucket: Buckets - 1},
 		{Kind: Announce, Rumour: make([]byte, maxGossip)},
 		{Kind: AskBytes, Ticket: make([]byte, MaxSpeedTicket)},
+		{Kind: AskSketch, Salt: 1 << 63},
+		{Kind: AskSketch, First: 2048, All: true},
 		{Kind: AskHead, Extensions: Extensions{99: {0x01}}},
 	}
 }
@@ -33,7 +35,7 @@ func TestRequestComesBackByteByByte(t *testing.T) {
 			if err != nil || done != (i == len(wire)-1) {
 				t.Fatalf("%s: byte %d of %d: done %v, %v", want.Kind, i, len(wire), done, err)
 			}
-			if done && (got.Kind != want.Kind || got.Digest != want.Digest || got.Bucket != want.Bucket || !bytes.Equal(got.Rumour, want.Rumour) || !bytes.Equal(got.Ticket, want.Ticket) || len(got.Extensions) != len(want.Extensions)) {
+			if done && (got.Kind != want.Kind || got.Digest != want.Digest || got.Bucket != want.Bucket || got.Salt != want.Salt || got.First != want.First || got.All != want.All || !bytes.Equal(got.Rumour, want.Rumour) || !bytes.Equal(got.Ticket, want.Ticket) || len(got.Extensions) != len(want.Extensions)) {
 				t.Errorf("came back as %+v instead of %+v", got, want)
 			}
 		}

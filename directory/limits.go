@@ -47,6 +47,7 @@ const (
 	clientRate, clientBurst   = 1, 30          // requests a second of one client link
 	siteRate, siteBurst       = 10, 300        // requests a second of the clients of one /24 or /48
 	relayRate, relayBurst     = 50, 2000       // requests a second of one relay, or of the unlisted ones of one site
+	sketchRate, sketchBurst   = 2, 60          // sketches a second for one relay, or for the unlisted ones of one site
 	clientBytes, clientVolume = 64 << 10, 4    // bytes a second for one client, and a burst of so many consensuses
 	siteBytes, siteVolume     = 512 << 10, 32  // the same for a site
 	relayBytes, relayVolume   = 1 << 20, 16    // the same for a relay, or for the unlisted ones of a site

@@ -247,7 +247,7 @@ func (a *Agent) confirm(h *hearsay) {
 func (a *Agent) take(e *entry) {
 	held := a.store.entries[e.Identity]
 	switch {
-	case e.Identity == a.cfg.Identity, !a.cfg.Undefended.Replays && (held != nil && e.Compare(held.Descriptor) <= 0 || !e.IsNews(a.env.Clock.Wall())):
+	case e.Identity == a.cfg.Identity, !a.keeps(e.Identity), !a.cfg.Undefended.Replays && (held != nil && e.Compare(held.Descriptor) <= 0 || !e.IsNews(a.env.Clock.Wall())):
 		a.refuse(e.Digest, refusedFor)
 		return
 	}

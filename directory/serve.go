@@ -13,6 +13,7 @@ import (
 // serving are the budgets of directory requests, in requests and in bytes of answers, and the answers that many want.
 type serving struct {
 	clients, sites, relays             limit.Buckets
+	sketches                           limit.Buckets // of one relay: each takes time proportional to what is held
 	clientVolume, siteVolume, relayOut limit.Buckets
 	unit                               float64 // bytes in a token of a volume
 	answers                            map[cert.Digest][]byte
@@ -26,6 +27,8 @@ func newServing(network *Network) serving {
 		clients: newBuckets(clientRate*often, clientBurst),
 		sites:   newBuckets(siteRate*often, siteBurst),
 		relays:  newBuckets(relayRate, relayBurst),
+
+		sketches: newBuckets(sketchRate, sketchBurst),
 
 		clientVolume: newBuckets(clientBytes, clientVolume),
 		siteVolume:   newBuckets(siteBytes, siteVolume),
@@ -128,6 +131,12 @@ func (a *Agent) lookUp(q Request, from *env.Peer) []byte {
 		return AppendAnswer(nil, StatusOK, a.store.sum().AppendTo(nil))
 	case AskBucket:
 		return AppendAnswer(nil, StatusOK, AppendDigests(nil, a.store.sorted, q.Bucket, a.network.bucketLimit()))
+	case AskSketch:
+		if !a.serving.sketches.Take(a.relayKey(from), 1, a.env.Clock.Now()) && !a.cfg.Undefended.Budgets {
+			a.stats.Busy++
+			return AppendAnswer(nil, StatusBusy, nil)
+		}
+		return AppendAnswer(nil, StatusOK, appendSketch(nil, sketchOf(q.Salt, a.compared(q.All), q.First, q.First+symbolsAt(q.First))))
 	case Announce:
 		return AppendAnswer(nil, a.onAnnounce(q.Rumour, from), nil)
 	case AskEvidence:

@@ -536,6 +536,9 @@ func (x *intruder) offer(digest cert.Digest) {
 		if before != nil {
 			honest = before(q, honest)
 		}
+		if q.Kind == directory.AskSketch { // so that buckets are compared
+			return directory.AppendAnswer(nil, directory.StatusBadRequest, nil)
+		}
 		if len(honest) < 5 || directory.Status(honest[0]) != directory.StatusOK {
 			return honest
 		}

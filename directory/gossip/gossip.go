@@ -118,6 +118,7 @@ type Gossip struct {
 	neighbours map[cert.Identity]*neighbour
 	order      []*neighbour // the same
 	turn       int          // in order: who was told last
+	trickled   time.Time    // when
 	packets    limiter
 	dials      bucket
 

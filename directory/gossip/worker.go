@@ -28,8 +28,10 @@ type news struct {
 
 const (
 	tick         = time.Second      // of the worker's chores
-	longTick     = 10               // ticks between two searches for what has expired, and between two trickles
+	longTick     = 10               // ticks between two searches for what has expired, and at least between two trickles
+	trickleShare = 30               // trickles in an interval, if they are not more often than that
 	welcomePause = 2 * time.Second  // between the two welcomes
+	maxTrickle   = 5 * time.Minute  // between two trickles
 	trickleSize  = 4                // rumours, which fit into one packet
 	renewPause   = 10 * time.Minute // at least, between two replacements of memberlist that remembers many dead
 	renewSoon    = time.Minute      // and of one that can be told of nobody else
@@ -190,7 +192,8 @@ func (g *Gossip) chores(long bool) {
 		if g.cfg.Dial != nil {
 			g.dial()
 		}
-		if long {
+		if long && now.Sub(g.trickled) >= min(g.cfg.Network.Interval()/trickleShare, maxTrickle) {
+			g.trickled = now
 			g.trickle()
 		}
 	})
