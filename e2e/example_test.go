@@ -247,7 +247,10 @@ func foreground(line string) bool {
 // pasteSettings runs a node with an example's settings file.
 func pasteSettings(t *testing.T, path string, block []string) {
 	folder := t.TempDir()
-	foundNetwork(t, folder, "127.9.0.1:9009")
+	found := foundNetwork(t, folder, "127.9.0.1:9009")
+	if path == "authority" { // its folder is the one of the settings
+		found.relays["authority"].end()
+	}
 	config := filepath.Join(folder, "settings.toml")
 	if err := os.WriteFile(config, []byte(strings.Join(block, "\n")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
