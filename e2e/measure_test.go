@@ -24,6 +24,9 @@ const (
 	asideAddress  = "10.97.0.1" // of an authority on a third machine, which has another line to that relay
 )
 
+// unmeasured is the largest weight of a relay that was not measured, in KiB a second.
+const unmeasured = 2048
+
 // machine is a network namespace for a part of a test's nodes; the zero machine is the test's own.
 type machine struct {
 	pid    int
@@ -108,7 +111,7 @@ func newMeasuredNetwork(t *testing.T, narrow, aside machine, authority string, i
 	args := []string{"network", "new", "--test", "--dir", dir, "--authority", authority}
 	for _, p := range []string{
 		"interval_ms=2000", "keepalive_ms=1000", "min_relays=6", "distinct_subnets=0",
-		"measure_ms=500", "measure_kib=8192", fmt.Sprint("measure_intervals=", intervals),
+		"measure_ms=300", "measure_kib=4096", fmt.Sprint("measure_intervals=", intervals),
 	} {
 		args = append(args, "--param", p)
 	}
@@ -178,7 +181,9 @@ func (m *measuredNetwork) measured(t *testing.T) (weights map[string]int) {
 		if c, err := tryCounters(m.authority.dir); err != nil || c["measure_known"] != 6 {
 			return false
 		}
-		weights = m.weights(t)
+		if weights = m.weights(t); weights["narrow"] <= unmeasured {
+			return false
+		}
 		for name, w := range weights {
 			if name != "narrow" && w < 2*weights["narrow"] {
 				return false
@@ -247,8 +252,8 @@ func TestFastForAuthoritiesOnlyIsReported(t *testing.T) {
 	aside.join(t, "wide", "10.96.0.1/24", narrow, "10.96.0.2/24")
 	aside.run(t, "ip", "route", "add", narrowAddress+"/32", "via", "10.96.0.2")
 	narrow.run(t, "ip", "route", "add", asideAddress+"/32", "via", "10.96.0.1")
-	// Its turn comes every 8 s, and openly every third time.
-	m := newMeasuredNetwork(t, narrow, aside, asideAddress+":9001", 4)
+	// Its turn comes every 4 s, and openly every third time.
+	m := newMeasuredNetwork(t, narrow, aside, asideAddress+":9001", 2)
 	m.measured(t)
 	found := within(t, 3*time.Minute, "the relay is reported", func() bool {
 		c, err := tryCounters(m.authority.dir)
