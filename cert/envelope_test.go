@@ -80,7 +80,7 @@ func doubleSigner(sealed []byte) []byte {
 func TestOneSignerDocumentsHaveOneSigner(t *testing.T) {
 	t.Parallel()
 	a, b := signer(t, 1, testNow), signer(t, 2, testNow)
-	for _, kind := range []DocumentType{OnionKeyDocument, DescriptorDocument, RumourDocument} {
+	for _, kind := range []DocumentType{OnionKeyDocument, DescriptorDocument, RumourDocument, TicketDocument} {
 		if _, err := Seal(kind, testNetwork, nil, a, b); !errors.Is(err, ErrSigners) {
 			t.Errorf("%s sealed by two: %v", kind, err)
 		}

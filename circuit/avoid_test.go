@@ -18,7 +18,7 @@ func TestAHostileGuardDoesNotChooseTheOthers(t *testing.T) {
 	w := newWorld(t, 21, 60, 20)
 	x := w.newClient(func(c *Config) { c.Limits.CleanAge = time.Second }) // so that circuits are built all the time
 	w.f.Run(time.Second)
-	g := x.c.guards.listed[0]
+	g := x.c.guards.primary[0]
 	var friends []cert.Identity // 6 of 59: 10 %
 	for _, r := range w.relays {
 		if r.node.Identity != g.id && len(friends) < 6 {
@@ -65,7 +65,7 @@ func loneClient(weights ...uint32) *Client {
 	}
 	f := envtest.NewFake(1)
 	c := New(Config{Env: f.Client("client").Env, Limits: DefaultLimits()})
-	c.network = newNetwork(consensusOf(relays...))
+	c.network = newNetwork(consensusOf(relays...), nil)
 	return c
 }
 

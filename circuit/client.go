@@ -1,6 +1,7 @@
 package circuit
 
 import (
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -26,7 +27,12 @@ type Config struct {
 	// DistinctSubnets says whether no two relays of a circuit may be in one IPv4 /16 or IPv6
 	// /32. Nil asks the consensus.
 	DistinctSubnets func() bool
-	Limits          Limits
+	// Restrict is what the user wants of paths; nil is nothing.
+	Restrict *Restrictions
+	// OnTrouble is told, as an event of its own, what keeps circuits from being built although it
+	// is nobody's fault beyond this machine and its settings, and nil when it is over. It may be nil.
+	OnTrouble func(error)
+	Limits    Limits
 }
 
 // Limits are the bounds of a Client, in one place (docs/protocol.md, "Bounds").
@@ -43,9 +49,12 @@ type Limits struct {
 	Reuse       time.Duration // for which a circuit takes new streams, from its first one
 	CleanAge    time.Duration // after which an unused circuit is replaced
 	PortAge     time.Duration // for which a port counts as used lately
-	BuildTime   time.Duration // for a whole circuit, and for its first hop …
-	HopTime     time.Duration // … and this much more for each hop, for the whole
-	Stall       time.Duration // without progress, before another circuit or stream is tried beside
+	BuildTime   time.Duration // for the first hop of a circuit, at least …
+	HopTime     time.Duration // … and this much more for each hop for the whole, while nothing is learned
+	LateLeast   time.Duration // a circuit is not late before …
+	GiveUpMost  time.Duration // … and never waited for longer, whatever was learned
+	Stall       time.Duration // without progress, before another circuit or stream is tried beside …
+	StallMost   time.Duration // … and at most, in a slow network
 	StallAgain  time.Duration // before the one after that
 	Attempts    int           // at one request, side by side or in turn
 	Losses      int           // circuits that may be lost under one request besides
@@ -75,6 +84,9 @@ func DefaultLimits() Limits {
 		PortAge:     time.Hour,
 		BuildTime:   5 * time.Second,
 		HopTime:     2 * time.Second,
+		LateLeast:   time.Second,
+		GiveUpMost:  time.Minute,
+		StallMost:   15 * time.Second,
 		Stall:       1500 * time.Millisecond,
 		StallAgain:  4 * time.Second,
 		Attempts:    3,
@@ -92,10 +104,14 @@ func DefaultLimits() Limits {
 
 // Stats are counters and gauges, read on the loop.
 type Stats struct {
-	Circuits  int64 // open now
-	Building  int64 // now
-	Waiting   int64 // requests waiting for a circuit now
-	Streams   int64 // connected now
+	Circuits int64 // open now
+	Building int64 // now
+	Waiting  int64 // requests waiting for a circuit now
+	Streams  int64 // connected now
+
+	LateMillis   int64 // after which a circuit being built is late, and …
+	GiveUpMillis int64 // … after which it fails, as learned
+
 	Built     uint64
 	Failed    uint64 // circuits that were never whole
 	Lost      uint64 // open circuits that relays or links ended
@@ -104,6 +120,7 @@ type Stats struct {
 	Connected uint64
 	Resolved  uint64
 	Refused   uint64 // requests that failed
+	Late      uint64 // circuits that took longer than most
 	Retries   uint64 // attempts beyond a request's first
 	Suspects  uint64 // circuits on which a stream stalled and nothing else came
 }
@@ -119,6 +136,7 @@ type Client struct {
 	stats    Stats
 	network  *network
 	guards   *guards
+	times    *buildTimes
 	circuits []*pooled  // in order of creation
 	waiting  []*attempt // without a circuit, the oldest first
 	requests int
@@ -129,10 +147,12 @@ type Client struct {
 	outlooks []*outlook // of the guards in use, until something changes
 	epoch    int        // of NewIdentity
 	nextID   uint64
-	failures int      // builds in a row
-	pause    env.Mono // no build before
-	trouble  error    // the last that kept a circuit from being built
-	due      bool     // plan is scheduled
+	failures int            // builds in a row
+	pause    env.Mono       // no build before
+	trouble  error          // the last that kept a circuit from being built
+	told     error          // what OnTrouble was told last
+	left     [positions]int // percent of the bandwidth that Restrict leaves, as logged last
+	due      bool           // plan is scheduled
 	alarm    env.Timer
 	closed   bool
 }
@@ -150,6 +170,7 @@ func New(cfg Config) *Client {
 		cfg: cfg, env: cfg.Env, log: cfg.Env.Log, limits: cfg.Limits,
 		wiring: wiring{env: cfg.Env, links: cfg.Links, network: cfg.NetworkID, budget: cfg.Budget, stats: cfg.FlowStats},
 		guards: newGuards(cfg.Env, cfg.NetworkID),
+		times:  newBuildTimes(cfg.Env, cfg.NetworkID, cfg.Limits),
 	}
 	now := c.env.Clock.Now()
 	for _, port := range []uint16{443, 80} {
@@ -162,6 +183,7 @@ func New(cfg Config) *Client {
 func (c *Client) Stats() Stats {
 	s := c.stats
 	s.Waiting = int64(len(c.waiting))
+	s.LateMillis, s.GiveUpMillis = c.times.late.Milliseconds(), c.times.giveUp.Milliseconds()
 	for _, p := range c.circuits {
 		if p.open {
 			s.Circuits++
@@ -252,8 +274,9 @@ func (c *Client) refresh() {
 	case view == nil:
 		c.network, c.outlooks = nil, nil
 	case c.network == nil || c.network.consensus != view:
-		c.network, c.outlooks = newNetwork(view), nil
+		c.network, c.outlooks = newNetwork(view, c.cfg.Restrict), nil
 		c.guards.update(c.network, c.subnets())
+		c.sayWhatIsLeft()
 		for _, p := range c.circuits {
 			for _, r := range p.path {
 				p.retired = p.retired || c.network.find(r.identity) == nil
@@ -270,4 +293,70 @@ func (c *Client) use(to destination) {
 	c.ports = slices.DeleteFunc(c.ports, func(u usedPort) bool { return u.to == to })
 	c.ports = slices.Insert(c.ports, 0, usedPort{to, c.env.Clock.Now()})
 	c.ports = c.ports[:min(len(c.ports), c.limits.Ports)]
+}
+
+// sayWhatIsLeft warns of what the user's settings for paths cost, at first and when it changes much.
+func (c *Client) sayWhatIsLeft() {
+	if c.cfg.Restrict.Empty() {
+		return
+	}
+	left := c.network.left
+	if c.network.empty != nil {
+		c.trouble = c.network.empty
+	}
+	same := true
+	for at := range positions {
+		same = same && left[at]/10 == c.left[at]/10 && (left[at] == 0) == (c.left[at] == 0)
+	}
+	if same {
+		return
+	}
+	c.left = left
+	c.log.Warn("the settings for paths leave a part of the network: circuits are slower, and stand out from those of others",
+		"guards_percent", left[atGuard], "middles_percent", left[atMiddle], "exits_percent", left[atExit])
+}
+
+// Warnings are what a person should know of the paths: what the settings cost, and what keeps
+// circuits from being built.
+func (c *Client) Warnings() (lines []string) {
+	if c.network != nil && !c.cfg.Restrict.Empty() {
+		left := c.network.left
+		lines = append(lines, fmt.Sprintf("the settings for paths leave %d %% of the bandwidth for guards, %d %% for middles, %d %% for exits: "+
+			"circuits are slower, and stand out from those of others", left[atGuard], left[atMiddle], left[atExit]))
+	}
+	if err := c.Trouble(); err != nil {
+		lines = append(lines, "no circuit can be built: "+err.Error())
+	}
+	return lines
+}
+
+// Trouble says what keeps circuits from being built now although no relay is to blame: this
+// machine's network or clock, or the user's settings; nil when nothing does.
+func (c *Client) Trouble() error {
+	if c.network == nil {
+		return nil
+	}
+	if c.network.empty != nil {
+		return c.network.empty
+	}
+	if !c.guards.offline() {
+		return nil
+	}
+	if err := c.guards.obstacle(); err != nil {
+		return err
+	}
+	if c.guards.full() {
+		return errGuardLimit
+	}
+	return nil
+}
+
+// tellTrouble tells OnTrouble when that has changed.
+func (c *Client) tellTrouble() {
+	now := c.Trouble()
+	if c.cfg.OnTrouble == nil || (now == nil) == (c.told == nil) && (now == nil || now.Error() == c.told.Error()) {
+		return
+	}
+	c.told = now
+	c.env.Clock.AfterFunc(0, func() { c.cfg.OnTrouble(now) })
 }

@@ -211,7 +211,7 @@ func TestAnotherExitIsTried(t *testing.T) {
 		w.agree(nil)
 		x := w.newClient(nil)
 		w.f.Run(time.Second)
-		if w.find(x.c.guards.listed[0].id) == w.relays[6] {
+		if w.find(x.c.guards.primary[0].id) == w.relays[6] {
 			continue // the only exit that would do is the guard
 		}
 		if err := x.carry(5*time.Second, []byte("hello")); err != nil {

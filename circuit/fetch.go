@@ -50,7 +50,7 @@ func DefaultDirectoryLimits() DirectoryLimits {
 }
 
 // maxDirectoryRequest is the longest directory request with its length, in bytes.
-const maxDirectoryRequest = 2 + directory.MaxRequest
+const maxDirectoryRequest = 2 + directory.MaxAuthorityRequest
 
 // Errors of Fetch. Others say why no circuit to the relay could be had.
 var (
@@ -275,7 +275,7 @@ func (r *directoryRelay) onDead(_ *circuit, why failure) {
 			d.queue = append(d.queue, f)
 			continue
 		}
-		err := error(why)
+		err := why.err
 		if d.closed {
 			err = ErrFetchClosed
 		}

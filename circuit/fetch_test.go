@@ -107,7 +107,7 @@ func TestFetchBounds(t *testing.T) {
 		"gone":        {f: x.fetch(gone, ask, 5000), want: errAny, most: time.Second},
 		"vanished":    {f: x.fetch(vanished, ask, 5000), want: ErrFetchTimeout, most: 10 * time.Second},
 		"no request":  {f: x.fetch(exact, nil, 5000), want: ErrRequestSize, most: time.Second},
-		"big request": {f: x.fetch(exact, make([]byte, 515), 5000), want: ErrRequestSize, most: time.Second},
+		"big request": {f: x.fetch(exact, make([]byte, maxDirectoryRequest+1), 5000), want: ErrRequestSize, most: time.Second},
 		"wrong relay": {f: x.fetch(&testRelay{w: w, node: w.f.Client("nobody")}, ask, 5000), want: errAny, most: time.Second},
 	} {
 		w.until(t, time.Minute, c.f)

@@ -1,7 +1,6 @@
 package circuit
 
 import (
-	"errors"
 	"log/slog"
 	"slices"
 	"time"
@@ -12,12 +11,18 @@ import (
 
 const (
 	primaries = 3 // guards that are used; the first that works is preferred
-	maxSample = 20
 
-	guardLifetime = 60 * 24 * time.Hour // after which a guard is replaced
-	guardUnlisted = 20 * 24 * time.Hour // after which one that no consensus lists is forgotten
+	// How many guards are known, and how many of them may be asked for anything within
+	// guardContact: a fifth of the network's guards, but not fewer and not more than these.
+	leastSample = 20
+	mostSample  = 60
+	sampleShare = 5
+	maxSample   = 3 * mostSample // with those that the user's settings do not allow
 
-	offlineRetry = 5 * time.Second // at most, between attempts while no guard works
+	guardLifetime  = 60 * 24 * time.Hour  // from the choice of a guard that was never used
+	guardConfirmed = 120 * 24 * time.Hour // from the first use of one
+	guardUnlisted  = 20 * 24 * time.Hour  // after which one that no consensus lists is forgotten
+	guardContact   = 30 * 24 * time.Hour  // for which a guard that was asked counts
 )
 
 // guard is one relay of the sample. Only its identity and dates outlive a restart: whether it
@@ -30,16 +35,21 @@ const (
 //	                                           |  one circuit when its time has come
 //	                                           +-------------> up, or down for longer
 type guard struct {
-	id       cert.Identity
-	sampled  time.Time
-	unlisted time.Time // when it was first missing in a consensus; zero while listed
+	id        cert.Identity
+	sampled   time.Time
+	confirmed time.Time // when it was used first; zero if it was not
+	contacted time.Time // the end of the day on which it was asked last; zero if it was not
+	unlisted  time.Time // when it was first missing in a consensus; zero while listed
 
 	relay     *relayInfo // in the consensus in force; nil when it cannot be used there
+	barred    bool       // listed, but the user's settings do not allow it
+	primary   bool       // one of guards.primary
 	state     guardState
 	suspect   bool     // something was asked of it a moment ago, and nothing came back
 	suspected env.Mono // when that began
 	failures  int      // in a row, that count
 	retry     env.Mono // when down: not before
+	fault     error    // when down: what its last failure is, or nil
 	worked    env.Mono // when up: its last success
 	trying    int      // circuits that wait for its CREATED
 	asked     int      // circuits that it was to extend, for the warning about route capture
@@ -57,22 +67,35 @@ const (
 )
 
 // guards are the relays that may be first hops of this client (docs/protocol.md, "Guards").
+//
+// The sample is drawn once and changes slowly. Of it, those count that the consensus lists and
+// the user's settings allow: first the confirmed in the order of their first use, then the
+// others in the order in which they were drawn. The first three of these are the primary guards.
+// Others are tried only when no primary works.
 type guards struct {
-	env     env.Env
-	log     *slog.Logger
-	network cert.NetworkID
-	sample  []*guard // in order of preference
-	listed  []*guard // the first primaries of sample that the consensus lists
-	base    time.Duration
-	most    time.Duration
-	saved   []byte
+	env       env.Env
+	log       *slog.Logger
+	network   cert.NetworkID
+	sample    []*guard    // in the order in which they were drawn
+	confirmed []*guard    // of these, in the order of their first use
+	former    []time.Time // contacted of guards that are not in the sample any more
+	usable    []*guard    // of the sample, in order of preference
+	primary   []*guard    // the first of usable
+	limit     int         // on the sample, and on guards contacted
+	base      time.Duration
+	most      time.Duration
+	saved     []byte
+
+	walked  int      // guards beyond the primaries that were tried in this outage
+	walk    env.Mono // the next may not be tried before
+	regroup env.Mono // until then the primaries have a chance to come back
 }
 
 const guardsBlob = "guards"
 
 // newGuards loads the sample of an earlier run.
 func newGuards(e env.Env, network cert.NetworkID) *guards {
-	g := &guards{env: e, log: e.Log, network: network, base: 10 * time.Second, most: time.Hour}
+	g := &guards{env: e, log: e.Log, network: network, limit: leastSample, base: 10 * time.Second, most: time.Hour}
 	data, err := e.Store.Load(guardsBlob)
 	if err != nil {
 		if !isNotExist(err) {
@@ -80,12 +103,12 @@ func newGuards(e env.Env, network cert.NetworkID) *guards {
 		}
 		return g
 	}
-	sample, err := decodeGuards(data, network)
+	known, err := decodeGuards(data, network)
 	if err != nil {
 		g.log.Warn("the guards of the last run are not usable; choosing new ones", "err", err)
 		return g
 	}
-	g.sample, g.saved = sample, data
+	g.sample, g.confirmed, g.former, g.saved = known.sample, known.confirmed, known.former, data
 	return g
 }
 
@@ -96,73 +119,184 @@ func (g *guards) update(n *network, subnets bool) {
 	interval := n.consensus.Head.Interval()
 	g.base = min(max(interval/360, time.Second), 10*time.Second)
 	g.most = min(max(interval, 10*time.Second), time.Hour)
+	g.limit = sampleLimit(n)
 	for _, x := range g.sample {
-		x.relay = n.find(x.id)
-		if x.relay != nil && (!x.relay.mayGuard() || !n.carries(x.relay, subnets)) {
-			x.relay = nil
+		r := n.find(x.id)
+		listed := r != nil && r.mayGuard()
+		x.relay, x.barred = nil, listed && !n.mayBe(r, atGuard)
+		if listed && !x.barred && n.carries(r, subnets) {
+			x.relay = r
 		}
 		switch {
-		case x.relay != nil:
+		case listed:
 			x.unlisted = time.Time{}
 		case x.unlisted.IsZero():
-			x.unlisted = now.Truncate(time.Second)
+			x.unlisted = g.earlier(now, guardUnlisted/5)
 		}
 	}
-	g.sample = slices.DeleteFunc(g.sample, func(x *guard) bool {
-		return now.Sub(x.sampled) > guardLifetime || !x.unlisted.IsZero() && now.Sub(x.unlisted) > guardUnlisted
-	})
-	g.list()
-	for len(g.listed) < primaries && g.drawOne(n, subnets, now) {
-		g.list()
+	g.expire(now)
+	g.order()
+	for len(g.usable) < leastSample && g.drawOne(n, subnets, now) {
 	}
+	g.list()
 	g.save()
 }
 
-func (g *guards) list() {
-	g.listed = g.listed[:0]
+// sampleLimit is how many guards a client may know and contact in a network.
+func sampleLimit(n *network) int {
+	all := 0
+	for _, r := range n.relays {
+		if r.mayGuard() {
+			all++
+		}
+	}
+	return min(max(all/sampleShare, leastSample), mostSample)
+}
+
+// expire forgets guards whose time is over, but not that they were contacted.
+func (g *guards) expire(now time.Time) {
+	over := func(x *guard) bool {
+		since, lifetime := x.sampled, guardLifetime
+		if !x.confirmed.IsZero() {
+			since, lifetime = x.confirmed, guardConfirmed
+		}
+		return now.Sub(since) > lifetime || !x.unlisted.IsZero() && now.Sub(x.unlisted) > guardUnlisted
+	}
 	for _, x := range g.sample {
-		if x.relay != nil && len(g.listed) < primaries {
-			g.listed = append(g.listed, x)
+		if over(x) && g.counts(x.contacted, now) {
+			g.former = append(g.former, x.contacted)
+		}
+	}
+	g.sample = slices.DeleteFunc(g.sample, over)
+	g.confirmed = slices.DeleteFunc(g.confirmed, over)
+	g.former = slices.DeleteFunc(g.former, func(at time.Time) bool { return !g.counts(at, now) })
+}
+
+// earlier returns now moved back by a random part of most, in whole seconds: so that guards of
+// clients that began together do not end together, and nobody can tell from an end when a client began.
+func (g *guards) earlier(now time.Time, most time.Duration) time.Time {
+	return now.Add(-time.Duration(below(g.env.Rand, uint64(most)))).Truncate(time.Second)
+}
+
+// order makes usable: the confirmed first.
+func (g *guards) order() {
+	g.usable = g.usable[:0]
+	for _, x := range g.confirmed {
+		if x.relay != nil {
+			g.usable = append(g.usable, x)
+		}
+	}
+	for _, x := range g.sample {
+		if x.relay != nil && x.confirmed.IsZero() {
+			g.usable = append(g.usable, x)
 		}
 	}
 }
 
-// targets are the primary guards that the consensus lists, the preferred first.
+// list makes usable and primary. A primary guard counts as contacted: the consensus is fetched from it too.
+func (g *guards) list() {
+	g.order()
+	g.primary = g.primary[:0]
+	for _, x := range g.usable {
+		if x.primary = len(g.primary) < primaries && g.contact(x); x.primary {
+			g.primary = append(g.primary, x)
+		}
+	}
+}
+
+// counts says whether a guard contacted then counts against the limit.
+func (g *guards) counts(contacted, now time.Time) bool {
+	return !contacted.IsZero() && now.Before(contacted.Add(guardContact))
+}
+
+// contact notes that x is about to be asked for something. It reports false, and x must be left
+// alone, when as many others as may be have been asked within the last 30 days: whoever can make
+// guards fail does not lead a client through more than these until it comes to his own.
+func (g *guards) contact(x *guard) bool {
+	now := g.env.Clock.Wall()
+	if !g.counts(x.contacted, now) && g.full() {
+		return false
+	}
+	const day = 24 * time.Hour
+	x.contacted = now.Truncate(day).Add(day) // no more exact than this on disk
+	return true
+}
+
+// asks is contact for a guard that is no primary.
+func (g *guards) asks(x *guard) bool {
+	before := x.contacted
+	if !g.contact(x) {
+		return false
+	}
+	if !x.contacted.Equal(before) {
+		g.save()
+	}
+	return true
+}
+
+// full says whether as many guards have been asked as may be.
+func (g *guards) full() bool {
+	now := g.env.Clock.Wall()
+	n := 0
+	for _, x := range g.sample {
+		if g.counts(x.contacted, now) {
+			n++
+		}
+	}
+	for _, at := range g.former {
+		if g.counts(at, now) {
+			n++
+		}
+	}
+	return n >= g.limit
+}
+
+// targets are the primary guards, the preferred first.
 func (g *guards) targets() (list []env.Target) {
-	for _, x := range g.listed {
+	for _, x := range g.primary {
 		list = append(list, env.Target{Identity: x.id, Addresses: x.relay.addresses})
 	}
 	return list
 }
 
-// drawOne adds one guard to the sample. When that is full, the guard that has been unlisted for longest goes.
+// drawOne adds one guard to the sample, if that may grow.
 func (g *guards) drawOne(n *network, subnets bool, now time.Time) bool {
+	size := len(g.sample)
+	for _, x := range g.sample {
+		if x.barred {
+			size--
+		}
+	}
+	if size >= g.limit || len(g.sample) >= maxSample {
+		return false
+	}
 	r := n.draw(g.env.Rand, atGuard, func(r *relayInfo) bool {
 		known := slices.ContainsFunc(g.sample, func(x *guard) bool { return x.id == r.identity })
-		return !known && r.mayGuard() && n.carries(r, subnets)
+		return !known && n.carries(r, subnets)
 	})
 	if r == nil {
 		return false
 	}
-	if len(g.sample) >= maxSample {
-		longest := -1
-		for i, x := range g.sample {
-			if x.relay == nil && (longest < 0 || x.unlisted.Before(g.sample[longest].unlisted)) {
-				longest = i
-			}
-		}
-		g.sample = slices.Delete(g.sample, longest, longest+1)
-	}
-	// A date up to a tenth of the lifetime back keeps the guards of clients that began
-	// together from ending together.
-	back := time.Duration(below(g.env.Rand, uint64(guardLifetime/10)))
-	g.sample = append(g.sample, &guard{id: r.identity, sampled: now.Add(-back).Truncate(time.Second), relay: r})
+	x := &guard{id: r.identity, sampled: g.earlier(now, guardLifetime/10), relay: r}
+	g.sample, g.usable = append(g.sample, x), append(g.usable, x)
 	return true
+}
+
+// confirm says that x is in use now, for the first time perhaps: from now on it comes before
+// those that never were.
+func (g *guards) confirm(x *guard) {
+	if !x.confirmed.IsZero() {
+		return
+	}
+	x.confirmed = g.earlier(g.env.Clock.Wall(), guardConfirmed/10)
+	g.confirmed = append(g.confirmed, x)
+	g.list()
+	g.save()
 }
 
 // save writes the sample if it has changed.
 func (g *guards) save() {
-	data, err := encodeGuards(g.sample, g.network)
+	data, err := encodeGuards(guardFile{g.sample, g.confirmed, g.former}, g.network)
 	if err != nil {
 		g.log.Error("the guards could not be encoded", "err", err)
 		return
@@ -176,111 +310,6 @@ func (g *guards) save() {
 			g.log.Warn("the guards could not be saved; after a restart there may be others", "err", err)
 		}
 	})
-}
-
-// choose returns the guard for a new circuit: the first that is up or untried, else the first
-// suspect, else, when all are down, the first whose time has come and
-// through which no circuit is being built. Without one it returns how long to wait; a negative time when the consensus lists no guard.
-func (g *guards) choose() (*guard, time.Duration) {
-	now := g.env.Clock.Now()
-	wait := time.Duration(-1)
-	var suspect, due *guard
-	for _, x := range g.listed {
-		left := x.retry.Sub(now)
-		switch {
-		case x.state != guardDown && !x.suspect:
-			return x, 0
-		case x.state != guardDown:
-			if suspect == nil {
-				suspect = x
-			}
-		case left <= 0 && x.trying == 0:
-			if due == nil {
-				due = x
-			}
-		default:
-			wait = sooner(wait, max(left, time.Second))
-		}
-	}
-	if suspect != nil {
-		return suspect, 0
-	}
-	if due != nil {
-		return due, 0
-	}
-	return nil, wait
-}
-
-// trial returns a guard that was down and comes before the one in use, and whose time has come
-// for one circuit that shows whether it works again; else nil and the time until the next, or a
-// negative time.
-func (g *guards) trial() (*guard, time.Duration) {
-	now := g.env.Clock.Now()
-	wait := time.Duration(-1)
-	for _, x := range g.listed {
-		if x.state == guardUp && !x.suspect {
-			break
-		}
-		if x.state != guardDown || x.trying > 0 {
-			continue
-		}
-		left := x.retry.Sub(now)
-		if left <= 0 {
-			return x, 0
-		}
-		wait = sooner(wait, left)
-	}
-	return nil, wait
-}
-
-// onSuccess: a CREATED of x was verified.
-func (g *guards) onSuccess(x *guard) {
-	if x.state == guardDown {
-		g.log.Info("a guard works again", "failures", x.failures)
-	}
-	x.state, x.failures, x.suspect = guardUp, 0, false
-	x.worked = g.env.Clock.Now()
-}
-
-// onFailure: no link to x, or no CREATED from it, for a circuit begun then. When no other
-// guard works either, the network is away and nobody is to blame: all are tried again soon.
-func (g *guards) onFailure(x *guard, began env.Mono) {
-	now := g.env.Clock.Now()
-	if x.state == guardUp && x.worked >= began || x.state == guardDown && x.retry > now {
-		return // it has answered since, or this failure was counted with another circuit's
-	}
-	x.state, x.suspect = guardDown, false
-	if g.offline() {
-		for _, y := range g.listed {
-			y.failures = min(y.failures, 1)
-			y.retry = min(y.retry, now.Add(offlineRetry))
-		}
-		x.retry = now.Add(min(g.base, offlineRetry))
-		return
-	}
-	x.failures++
-	backoff := g.base
-	for i := 1; i < x.failures && backoff < g.most; i++ {
-		backoff *= 2
-	}
-	backoff = min(backoff, g.most)
-	x.retry = now.Add(backoff + time.Duration(below(g.env.Rand, uint64(backoff/10)+1)))
-	g.log.Info("a guard does not answer; using the next", "failures", x.failures, "again", backoff)
-}
-
-// fails says whether a relay is a guard that does not answer.
-func (g *guards) fails(id cert.Identity) bool {
-	return slices.ContainsFunc(g.listed, func(x *guard) bool { return x.id == id && (x.suspect || x.state == guardDown) })
-}
-
-// offline says that no guard works.
-func (g *guards) offline() bool {
-	for _, x := range g.listed {
-		if x.state != guardDown {
-			return false
-		}
-	}
-	return true
 }
 
 // Route capture: a guard that lets only circuits through whose other relays are its friends'
@@ -316,5 +345,3 @@ func (g *guards) mayBuild(x *guard) time.Duration {
 	}
 	return captureEvery - g.env.Clock.Now().Sub(x.last)
 }
-
-var errGuards = errors.New("not a list of guards")

@@ -11,7 +11,7 @@ import (
 )
 
 func (x *testClient) guardNames() (names []string) {
-	for _, g := range x.c.guards.listed {
+	for _, g := range x.c.guards.primary {
 		names = append(names, x.w.find(g.id).name)
 	}
 	return names
@@ -51,7 +51,7 @@ func TestGuardsSurviveARestart(t *testing.T) {
 // network stop nobody.
 func TestAnUnreadableSampleIsReplaced(t *testing.T) {
 	t.Parallel()
-	other, err := encodeGuards([]*guard{{id: cert.Identity{1}, sampled: envtest.Epoch}}, cert.NetworkID{9})
+	other, err := encodeGuards(guardFile{sample: []*guard{{id: cert.Identity{1}, sampled: envtest.Epoch}}}, cert.NetworkID{9})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func TestAGuardReturnsWhenListedAgain(t *testing.T) {
 	x := w.newClient(nil)
 	w.f.Run(time.Second)
 	before := x.guardNames()
-	first := w.find(x.c.guards.listed[0].id)
+	first := w.find(x.c.guards.primary[0].id)
 	w.agree([]*testRelay{first})
 	w.f.Run(time.Second)
 	if got := x.guardNames(); got[0] != before[1] || got[1] != before[2] || len(got) != primaries {
@@ -107,7 +107,7 @@ func TestTheFirstGuardIsUsedAgain(t *testing.T) {
 		w.echo(server)
 		x := w.newClient(nil)
 		w.f.Run(time.Second)
-		g := x.c.guards.listed[0]
+		g := x.c.guards.primary[0]
 		first := w.find(g.id)
 		if vanish {
 			first.node.Vanish(true)
@@ -118,7 +118,7 @@ func TestTheFirstGuardIsUsedAgain(t *testing.T) {
 		if g.state != guardDown || g.failures < 3 || g.failures > 8 {
 			t.Errorf("vanish %v: state %d after %d failures in 5 minutes", vanish, g.state, g.failures)
 		}
-		for _, other := range x.c.guards.listed[1:] {
+		for _, other := range x.c.guards.primary[1:] {
 			if other.failures != 0 {
 				t.Error("another guard was blamed")
 			}
@@ -159,7 +159,7 @@ func TestOfflineBlamesNobody(t *testing.T) {
 	if reasonOf(a.err) == 0 {
 		t.Error("a request without a network did not fail")
 	}
-	for _, g := range x.c.guards.listed {
+	for _, g := range x.c.guards.primary {
 		if g.failures > 1 {
 			t.Errorf("a guard counts %d failures", g.failures)
 		}
@@ -173,7 +173,7 @@ func TestOfflineBlamesNobody(t *testing.T) {
 	w.f.Do(x.c.NewIdentity)
 	w.f.Run(time.Second)
 	for _, info := range x.c.Circuits() {
-		if info.Path[0] != x.c.guards.listed[0].id {
+		if info.Path[0] != x.c.guards.primary[0].id {
 			t.Error("the first guard is not used again")
 		}
 	}
@@ -186,7 +186,7 @@ func TestNothingBeyondTheFirstHopBlamesAGuard(t *testing.T) {
 	w := newWorld(t, 7, 8, 3)
 	x := w.newClient(nil)
 	w.f.Run(time.Second)
-	g := x.c.guards.listed[0]
+	g := x.c.guards.primary[0]
 	for _, r := range w.relays {
 		if r.node.Identity != g.id {
 			r.node.Stop()
@@ -201,55 +201,13 @@ func TestNothingBeyondTheFirstHopBlamesAGuard(t *testing.T) {
 	}
 }
 
-// TestGuardsGrowOld: a guard is replaced at the end of its lifetime, and one that is not listed
-// for weeks is forgotten; the sample stays bounded.
-func TestGuardsGrowOld(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, 8, 60, 5)
-	x := w.newClient(nil)
-	w.f.Run(time.Second)
-	g := x.c.guards
-	n := x.c.network
-	for range 15 { // 15 times all guards in use leave the consensus for good
-		var gone []*testRelay
-		for _, y := range g.sample {
-			gone = append(gone, w.find(y.id))
-		}
-		if len(gone) > 55 {
-			break
-		}
-		w.agree(gone)
-		w.f.Run(time.Second)
-		n = x.c.network
-		if len(g.listed) != primaries || len(g.sample) > maxSample {
-			t.Fatalf("%d guards listed, %d in all", len(g.listed), len(g.sample))
-		}
-	}
-	if len(g.sample) != maxSample {
-		t.Errorf("%d guards in all", len(g.sample))
-	}
-	for _, y := range g.sample {
-		y.sampled = y.sampled.Add(-guardLifetime)
-	}
-	old := slices.Clone(g.listed)
-	g.update(n, true)
-	for _, y := range g.listed {
-		if slices.Contains(old, y) {
-			t.Error("a guard outlived its time")
-		}
-	}
-	if len(g.listed) != primaries || len(g.sample) != primaries {
-		t.Errorf("%d guards listed, %d in all", len(g.listed), len(g.sample))
-	}
-}
-
 // TestAGuardThatChoosesTheOthers: when most circuits fail beyond a guard, few are built through it.
 func TestAGuardThatChoosesTheOthers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 9, 8, 3)
 	x := w.newClient(func(c *Config) { c.Limits.CleanAge = time.Second }) // so that circuits are built all the time
 	w.f.Run(time.Second)
-	g := x.c.guards.listed[0]
+	g := x.c.guards.primary[0]
 	count := func() uint64 { n := x.c.nextID; w.f.Run(time.Minute); return x.c.nextID - n }
 	if n := count(); n < 60 {
 		t.Fatalf("%d circuits in a minute: the test shows little", n)
@@ -263,29 +221,4 @@ func TestAGuardThatChoosesTheOthers(t *testing.T) {
 	if !w.f.RunUntil(10*time.Minute, func() bool { return !g.captured }) { // all of these become whole
 		t.Error("the guard is not trusted again")
 	}
-}
-
-func FuzzDecodeGuards(f *testing.F) {
-	network := cert.NetworkID{7}
-	for _, sample := range [][]*guard{
-		nil,
-		{{id: cert.Identity{1}, sampled: time.Unix(1, 0)}},
-		{{id: cert.Identity{1}, sampled: time.Unix(0, 0)}, {id: cert.Identity{2}, sampled: time.Unix(9e8, 0), unlisted: time.Unix(9e8+1, 0)}},
-	} {
-		data, err := encodeGuards(sample, network)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(data)
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		sample, err := decodeGuards(data, network)
-		if err != nil {
-			return
-		}
-		again, err := encodeGuards(sample, network)
-		if err != nil || !bytes.Equal(again, data) {
-			t.Errorf("%x became %x, %v", data, again, err)
-		}
-	})
 }

@@ -2,6 +2,7 @@ package circuit
 
 import (
 	"errors"
+	"fmt"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -12,11 +13,17 @@ import (
 	"cepa/env"
 )
 
-// network is a consensus as path selection reads it.
+// network is a consensus as path selection reads it. All but byPort does not change.
 type network struct {
 	consensus *directory.Consensus
-	relays    []*relayInfo // in the order of the consensus
-	total     uint64       // of their weights
+	restrict  *Restrictions // nil is none
+	relays    []*relayInfo  // in the order of the consensus
+	total     uint64        // of their weights
+	shares    shares
+	tables    [positions]table
+	byPort    map[destination]*table // see exits
+	left      [positions]int         // percent of the bandwidth that restrict leaves
+	empty     error                  // names a position for which it leaves no relay
 }
 
 // relayInfo is one usable relay of a consensus.
@@ -35,8 +42,8 @@ var needed = directory.Protocols{
 	directory.MakeProtocol(directory.RelayProtocol, 1),
 }
 
-func newNetwork(c *directory.Consensus) *network {
-	n := &network{consensus: c}
+func newNetwork(c *directory.Consensus, restrict *Restrictions) *network {
+	n := &network{consensus: c, restrict: restrict, byPort: make(map[destination]*table)}
 	for i := range c.Relays {
 		r := &c.Relays[i]
 		if !r.Flags.Has(directory.FlagRunning|directory.FlagValid) || len(r.Protocols.Missing(needed)) > 0 {
@@ -57,6 +64,8 @@ func newNetwork(c *directory.Consensus) *network {
 		n.relays = append(n.relays, info)
 		n.total += info.weight
 	}
+	n.weigh()
+	n.left, n.empty = n.leave()
 	return n
 }
 
@@ -135,47 +144,6 @@ func together(a, b *relayInfo, subnets bool) bool {
 	return true
 }
 
-// position is the place of a relay in a circuit.
-type position uint8
-
-const (
-	atGuard position = iota
-	atMiddle
-	atExit
-)
-
-// weightAt is the weight of r at a position. All positions weigh alike for now: the seam for
-// weights that spare the scarce positions.
-func (r *relayInfo) weightAt(position) uint64 { return r.weight }
-
-// draw chooses one of the relays for which ok holds, in proportion to their weights; uniformly when none
-// has a weight. It returns nil when there is none.
-func (n *network) draw(rand env.Rand, at position, ok func(*relayInfo) bool) *relayInfo {
-	candidates := make([]*relayInfo, 0, len(n.relays))
-	var total uint64
-	for _, r := range n.relays {
-		if ok(r) {
-			candidates = append(candidates, r)
-			total += r.weightAt(at)
-		}
-	}
-	switch {
-	case len(candidates) == 0:
-		return nil
-	case total == 0:
-		return candidates[below(rand, uint64(len(candidates)))]
-	}
-	x := below(rand, total)
-	for _, r := range candidates {
-		w := r.weightAt(at)
-		if x < w {
-			return r
-		}
-		x -= w
-	}
-	return nil // not reached: x < total
-}
-
 // below returns a uniform number below n, which is not 0.
 func below(rand env.Rand, n uint64) uint64 {
 	hi, lo := bits.Mul64(rand.Uint64(), n)
@@ -203,20 +171,32 @@ type wish struct {
 	avoid func(previous, relay cert.Identity) bool
 }
 
-// choosePath chooses exit and middle for a guard, in this order. Relays to avoid are used
-// before the request fails: first as middles, then as exits.
+// care is what a path heeds of a wish.
+type care struct{ shun, avoid bool }
+
+// refuses says whether a relay behind another is to be kept away from.
+func (w *wish) refuses(k care, previous, id cert.Identity) bool {
+	return k.shun && slices.Contains(w.shun, id) || k.avoid && w.avoid(previous, id)
+}
+
+// levels are how a path is looked for: relays to avoid are used before the request fails, first as
+// middles, then as exits.
+var levels = [...]struct{ exit, middle care }{
+	{care{true, true}, care{true, true}},
+	{care{true, true}, care{avoid: true}},
+	{care{avoid: true}, care{avoid: true}},
+	{care{shun: true}, care{}},
+	{care{}, care{}},
+}
+
+// choosePath chooses exit and middle for a guard, in this order.
 func (n *network) choosePath(rand env.Rand, guard *relayInfo, w wish, subnets bool) ([]*relayInfo, error) {
-	type care struct{ shun, avoid bool }
-	both, avoid, shun, none := care{true, true}, care{avoid: true}, care{shun: true}, care{}
-	refuses := func(k care, previous, id cert.Identity) bool {
-		return k.shun && slices.Contains(w.shun, id) || k.avoid && w.avoid(previous, id)
-	}
 	var err error
-	for _, level := range []struct{ exit, middle care }{{both, both}, {both, avoid}, {avoid, avoid}, {shun, none}, {none, none}} {
+	for _, level := range levels {
 		var alone []cert.Identity // exits that no middle goes with
 		for {
 			exit, why := n.chooseExit(rand, guard, w, subnets, func(id cert.Identity) bool {
-				return refuses(level.exit, cert.Identity{}, id) || slices.Contains(alone, id)
+				return w.refuses(level.exit, cert.Identity{}, id) || slices.Contains(alone, id)
 			})
 			if why != nil {
 				if err = why; len(alone) > 0 {
@@ -225,7 +205,7 @@ func (n *network) choosePath(rand env.Rand, guard *relayInfo, w wish, subnets bo
 				break
 			}
 			middle := n.draw(rand, atMiddle, func(r *relayInfo) bool {
-				return together(r, guard, subnets) && together(r, exit, subnets) && !refuses(level.middle, guard.identity, r.identity) &&
+				return together(r, guard, subnets) && together(r, exit, subnets) && !w.refuses(level.middle, guard.identity, r.identity) &&
 					!(level.exit.avoid && w.avoid(r.identity, exit.identity))
 			})
 			if middle != nil {
@@ -234,38 +214,48 @@ func (n *network) choosePath(rand env.Rand, guard *relayInfo, w wish, subnets bo
 			alone = append(alone, exit.identity)
 		}
 	}
-	return nil, err
+	return nil, n.explain(err, w)
 }
 
 func (n *network) chooseExit(rand env.Rand, guard *relayInfo, w wish, subnets bool, avoid func(cert.Identity) bool) (*relayInfo, error) {
-	served := false
-	exit := n.draw(rand, atExit, func(r *relayInfo) bool {
-		if !r.serves(w.to) {
-			return false
-		}
-		served = true
+	exits := n.exits(w.to)
+	exit := n.drawFrom(exits, rand, atExit, func(r *relayInfo) bool {
 		return together(r, guard, subnets) && !avoid(r.identity) && !slices.Contains(w.banned, r.identity)
 	})
 	switch {
 	case exit != nil:
 		return exit, nil
-	case served:
+	case len(exits.relays) > 0:
 		return nil, errExits
 	}
 	return nil, errNoExit
 }
 
+// explain says whether it is the user's own settings that leave no path.
+func (n *network) explain(err error, w wish) error {
+	if n.restrict.Empty() {
+		return err
+	}
+	at, why := atExit, "they allow none that goes with the guard"
+	switch {
+	case errors.Is(err, errNoMiddle):
+		at, why = atMiddle, "they allow none that goes with guard and exit"
+	case !errors.Is(err, errNoExit):
+	case !slices.ContainsFunc(n.relays, func(r *relayInfo) bool { return r.serves(w.to) }):
+		return err // there is none in the whole network
+	case w.to.port == 0:
+		why = "they allow none"
+	default:
+		why = fmt.Sprintf("they allow none for port %d", w.to.port)
+	}
+	return restrictedPath{restrictedError(at, why), err}
+}
+
 // carries says whether circuits with this guard are possible at all.
 func (n *network) carries(guard *relayInfo, subnets bool) bool {
-	for _, exit := range n.relays {
-		if !exit.mayExit() || !together(exit, guard, subnets) {
-			continue
-		}
-		for _, r := range n.relays {
-			if together(r, guard, subnets) && together(r, exit, subnets) {
-				return true
-			}
-		}
-	}
-	return false
+	return n.offers(atExit, func(exit *relayInfo) bool {
+		return together(exit, guard, subnets) && n.offers(atMiddle, func(r *relayInfo) bool {
+			return together(r, guard, subnets) && together(r, exit, subnets)
+		})
+	})
 }

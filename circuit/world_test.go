@@ -184,13 +184,33 @@ func (w *world) find(id cert.Identity) *testRelay {
 
 // testClient is a client node.
 type testClient struct {
-	w      *world
-	node   *envtest.Node
-	links  *flow.Links
-	budget *flow.Budget
-	stats  flow.Stats
-	c      *Client
-	dir    *Directory
+	w       *world
+	node    *envtest.Node
+	links   *flow.Links
+	budget  *flow.Budget
+	stats   flow.Stats
+	c       *Client
+	dir     *Directory
+	bar     error // why nobody can be dialled, or nil
+	dialled map[cert.Identity]bool
+}
+
+// clientDialer notes whom a client dials, and lets tests choose what comes of it.
+type clientDialer struct {
+	env.LinkDialer
+	x *testClient
+}
+
+func (d *clientDialer) DialLink(to env.Target, done func(env.Link, error)) {
+	if d.x.dialled == nil {
+		d.x.dialled = map[cert.Identity]bool{}
+	}
+	d.x.dialled[to.Identity] = true
+	if bar := d.x.bar; bar != nil {
+		d.x.node.Env.Clock.AfterFunc(50*time.Millisecond, func() { done(nil, bar) })
+		return
+	}
+	d.LinkDialer.DialLink(to, done)
 }
 
 func (c *testClient) OnLink(*flow.Link)               {}
@@ -199,6 +219,7 @@ func (c *testClient) OnCreate(*flow.Leg, cell.Create) {}
 func (c *testClient) OnGossip(l *flow.Link, _ []byte) {}
 func (w *world) newClient(change func(*Config)) *testClient {
 	x := &testClient{w: w, node: w.f.Client("client"), budget: flow.NewBudget(64 << 20)}
+	x.node.Env.Dialer = &clientDialer{x.node.Env.Dialer, x}
 	x.links = flow.NewLinks(flow.Config{Env: x.node.Env, Budget: x.budget, Handler: x, Stats: &x.stats})
 	x.node.Serve(x.links)
 	cfg := Config{

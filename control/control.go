@@ -3,6 +3,7 @@
 //
 //	GET /v1/status     what the node is and how far it has come, for people and programs
 //	GET /v1/counters   one flat object of counters and gauges, name to integer
+//	POST /v1/keys      the files of keys have changed: look at them now; of nodes that have keys
 //
 // The package does not know what a node is: the daemon gives it a Source. It is a shell;
 // a Source is called from many goroutines at once.
@@ -40,12 +41,32 @@ type Status struct {
 	Exit    bool   `json:"exit"`     // a relay with an exit policy that lets something through
 	Pid     int    `json:"pid"`
 	Uptime  int64  `json:"uptime_seconds"`
+	// Consensus is the one in use; nil when there is none.
+	Consensus *Consensus `json:"consensus,omitempty"`
+	// Warnings are what a person should know and perhaps do something about.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Consensus is what a status says of the consensus in use.
+type Consensus struct {
+	ValidAfter time.Time `json:"valid_after"`
+	FreshUntil time.Time `json:"fresh_until"`
+	ValidUntil time.Time `json:"valid_until"`
+	Digest     string    `json:"digest"`
+	Relays     int       `json:"relays"`
+	Signatures int       `json:"signatures"` // of authorities
 }
 
 // Source is the node behind the API. Both methods may be called at any time until Close.
 type Source interface {
 	Status(ctx context.Context) (Status, error)
 	Counters(ctx context.Context) (map[string]int64, error)
+}
+
+// KeyKeeper is a Source that has keys.
+type KeyKeeper interface {
+	// RefreshKeys looks at the files of keys in the node's folder.
+	RefreshKeys(ctx context.Context) error
 }
 
 // Server is the listening side.
@@ -139,6 +160,9 @@ func handler(src Source) http.Handler {
 		}
 	}
 	mux.HandleFunc("GET /v1/status", answer(func(ctx context.Context) (any, error) { return src.Status(ctx) }))
+	if k, ok := src.(KeyKeeper); ok {
+		mux.HandleFunc("POST /v1/keys", answer(func(ctx context.Context) (any, error) { return struct{}{}, k.RefreshKeys(ctx) }))
+	}
 	mux.HandleFunc("GET /v1/counters", answer(func(ctx context.Context) (any, error) { return src.Counters(ctx) }))
 	return mux
 }
@@ -152,18 +176,23 @@ const maxAnswer = 16 << 20
 // GetStatus asks the node whose state directory is dir.
 func GetStatus(ctx context.Context, dir string) (Status, error) {
 	var s Status
-	err := get(ctx, dir, "/v1/status", &s)
+	err := ask(ctx, dir, http.MethodGet, "/v1/status", &s)
 	return s, err
 }
 
 // GetCounters asks the node whose state directory is dir.
 func GetCounters(ctx context.Context, dir string) (map[string]int64, error) {
 	var m map[string]int64
-	err := get(ctx, dir, "/v1/counters", &m)
+	err := ask(ctx, dir, http.MethodGet, "/v1/counters", &m)
 	return m, err
 }
 
-func get(ctx context.Context, dir, path string, v any) error {
+// RefreshKeys has the node whose state directory is dir look at its files of keys.
+func RefreshKeys(ctx context.Context, dir string) error {
+	return ask(ctx, dir, http.MethodPost, "/v1/keys", &struct{}{})
+}
+
+func ask(ctx context.Context, dir, method, path string, v any) error {
 	socket := filepath.Join(dir, socketName)
 	if p, err := os.ReadFile(filepath.Join(dir, pointerName)); err == nil {
 		socket = strings.TrimSpace(string(p))
@@ -176,7 +205,7 @@ func get(ctx context.Context, dir, path string, v any) error {
 		},
 	}
 	defer transport.CloseIdleConnections()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://node"+path, nil)
+	request, err := http.NewRequestWithContext(ctx, method, "http://node"+path, nil)
 	if err != nil {
 		return err
 	}

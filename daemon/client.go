@@ -11,6 +11,7 @@ import (
 	"cepa/cell"
 	"cepa/circuit"
 	"cepa/control"
+	"cepa/directory"
 	"cepa/link"
 	"cepa/node"
 	"cepa/socks"
@@ -33,6 +34,10 @@ func StartClient(config ClientConfig, o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	restrict, err := config.Paths.restrictions()
+	if err != nil {
+		return nil, err
+	}
 	if o.Name == "" {
 		o.Name = "client"
 	}
@@ -41,7 +46,7 @@ func StartClient(config ClientConfig, o Options) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{shell: s, config: config}
-	if err := c.start(address); err != nil {
+	if err := c.start(address, restrict); err != nil {
 		if c.socks != nil {
 			_ = c.socks.Close()
 		}
@@ -54,7 +59,7 @@ func StartClient(config ClientConfig, o Options) (*Client, error) {
 	return c, nil
 }
 
-func (c *Client) start(address netip.AddrPort) error {
+func (c *Client) start(address netip.AddrPort, restrict *circuit.Restrictions) error {
 	keyLog, err := c.openKeyLog(c.config.TLSKeyLog)
 	if err != nil {
 		return err
@@ -62,7 +67,7 @@ func (c *Client) start(address netip.AddrPort) error {
 	handler := &lateHandler{}
 	c.links, err = link.New(link.Config{
 		Loop: c.loop, AfterBatch: c.loop.AfterBatch, Network: c.network.ID, Handler: handler,
-		Log: c.options.Log, KeyLog: keyLog, FreeLoopback: c.network.Test,
+		Log: c.options.Log, KeyLog: keyLog, FreeLoopback: c.network.Limit(directory.SiteLimits) == 0,
 	})
 	if err != nil {
 		return err
@@ -78,14 +83,15 @@ func (c *Client) start(address netip.AddrPort) error {
 		return fmt.Errorf("opening the SOCKS port: %w", err)
 	}
 	c.node, err = node.NewClient(node.ClientConfig{
-		Env: e, Network: c.network, MemoryBytes: c.config.MemoryMiB << 20,
-		OnProgress: c.onClientProgress, OnReady: func() { go c.open(address) },
+		Env: e, Network: c.network, MemoryBytes: c.config.MemoryMiB << 20, Restrict: restrict,
+		OnProgress: c.onClientProgress, OnReady: func() { go c.open(address) }, OnConsensus: c.keepConsensus, Undefended: c.options.Undefended,
 	})
 	if err != nil {
 		return err
 	}
 	handler.LinkHandler = c.node
 	c.loop.AfterBatch(c.pipes.wake)
+	c.warnings = c.node.Warnings
 	c.mu.Lock()
 	c.status.Role, c.status.Address = "client", address.String()
 	c.mu.Unlock()

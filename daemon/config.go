@@ -30,6 +30,8 @@ type RelayConfig struct {
 	// Nickname and Contact are for people; both are public.
 	Nickname string `toml:"nickname,omitempty"`
 	Contact  string `toml:"contact,omitempty"`
+	// FamilyKeys are files with the keys of families that the relay is in: no circuit uses two relays of one.
+	FamilyKeys []string `toml:"family_keys,omitempty"`
 	// BandwidthMiB is what the relay offers, in MiB a second; 0 is no statement.
 	BandwidthMiB int `toml:"bandwidth_mib,omitempty"`
 	// MemoryMiB bounds what the relay queues for others.
@@ -39,6 +41,17 @@ type RelayConfig struct {
 	// Serve are local services that an exit of a test network offers under a name.
 	Serve []Service `toml:"serve,omitempty"`
 	// TLSKeyLog is a file for the secrets of the links' TLS sessions; test networks only.
+	TLSKeyLog string `toml:"tls_keylog,omitempty"`
+}
+
+// AuthorityConfig is what the operator of a directory authority sets that is no relay.
+type AuthorityConfig struct {
+	Network   string `toml:"network"`
+	Dir       string `toml:"dir"`
+	Listen    string `toml:"listen"`
+	Address   string `toml:"address,omitempty"`
+	MemoryMiB int    `toml:"memory_mib,omitempty"`
+	LogLevel  string `toml:"log_level,omitempty"`
 	TLSKeyLog string `toml:"tls_keylog,omitempty"`
 }
 
@@ -57,6 +70,8 @@ type ClientConfig struct {
 	MemoryMiB int    `toml:"memory_mib,omitempty"`
 	LogLevel  string `toml:"log_level,omitempty"`
 	TLSKeyLog string `toml:"tls_keylog,omitempty"`
+	// Paths restricts which relays circuits use.
+	Paths Paths `toml:"paths,omitempty"`
 }
 
 // Defaults of the configuration.
@@ -72,6 +87,21 @@ const (
 // relative to the file's folder.
 func LoadRelayConfig(path string) (RelayConfig, error) {
 	var c RelayConfig
+	if err := loadTOML(path, &c); err != nil {
+		return c, err
+	}
+	for i := range c.FamilyKeys {
+		relativeTo(path, &c.FamilyKeys[i])
+	}
+	for _, p := range []*string{&c.Network, &c.Dir, &c.TLSKeyLog} {
+		relativeTo(path, p)
+	}
+	return c, nil
+}
+
+// LoadAuthorityConfig reads an authority's TOML file, as LoadRelayConfig does a relay's.
+func LoadAuthorityConfig(path string) (AuthorityConfig, error) {
+	var c AuthorityConfig
 	if err := loadTOML(path, &c); err != nil {
 		return c, err
 	}
@@ -160,6 +190,9 @@ func suggestion(key []string, table reflect.Type) string {
 
 // Save writes the configuration to path, for `cepa relay --config`.
 func (c RelayConfig) Save(path string) error { return saveTOML(path, c) }
+
+// Save writes the configuration to path, for `cepa authority --config`.
+func (c AuthorityConfig) Save(path string) error { return saveTOML(path, c) }
 
 // Save writes the configuration to path, for `cepa client --config`.
 func (c ClientConfig) Save(path string) error { return saveTOML(path, c) }

@@ -2,12 +2,14 @@ package daemon
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"cepa/cert"
@@ -21,7 +23,7 @@ type Founding struct {
 	Name       string
 	Test       bool // a test network: private addresses are allowed
 	Parameters directory.Parameters
-	Relays     []FoundingRelay // at least one authority
+	Relays     []FoundingRelay // at least one authority, which need not be relays
 }
 
 // FoundingRelay is a relay that the network file names. Its identity key is made in Dir if
@@ -30,6 +32,9 @@ type FoundingRelay struct {
 	Dir       string
 	Address   string
 	Authority bool
+	// NoBootstrap leaves an authority out of those from whom a client learns of the network first: there are relays
+	// enough for that.
+	NoBootstrap bool
 }
 
 // Found makes the keys of a new network and writes its network file, signed, to path. It
@@ -44,21 +49,24 @@ func Found(path string, f Founding) error {
 		Name: f.Name, Serial: 1, Created: time.Now().UTC().Truncate(time.Millisecond),
 		Parameters: f.Parameters, Test: f.Test,
 	}
+	_, _ = rand.Read(network.ID[:]) // never fails
+	made, err := foundRelays(f.Relays, network.ID)
+	if err != nil {
+		return fmt.Errorf("founding a network: %w", err)
+	}
 	var signers []cert.Signer
-	for _, r := range f.Relays {
+	for i, r := range f.Relays {
 		address, err := netip.ParseAddrPort(r.Address)
 		if err != nil {
 			return fmt.Errorf("founding a network: the address %q of a relay is not an IP address and port", r.Address)
 		}
-		signer, err := foundRelay(r, &network)
-		if err != nil {
-			return fmt.Errorf("founding a network: %w", err)
+		contact := directory.Contact{Identity: made[i].Identity(), Addresses: []netip.AddrPort{address}}
+		if !r.NoBootstrap {
+			network.Bootstrap = append(network.Bootstrap, contact)
 		}
-		contact := directory.Contact{Identity: signer.Identity(), Addresses: []netip.AddrPort{address}}
-		network.Bootstrap = append(network.Bootstrap, contact)
 		if r.Authority {
 			network.Authorities = append(network.Authorities, contact)
-			signers = append(signers, signer)
+			signers = append(signers, made[i])
 		}
 	}
 	network.Quorum = directory.Quorum(len(network.Authorities))
@@ -76,9 +84,28 @@ func Found(path string, f Founding) error {
 	return WriteFileAtomic(path, text, 0o644)
 }
 
-// foundRelay makes one relay's keys. The first call also draws the network's id.
-func foundRelay(r FoundingRelay, network *directory.Network) (s cert.Signer, err error) {
-	l, err := loop.New(loop.Options{StateDir: r.Dir})
+// foundAtOnce is how many folders are written to at once: each save waits for the disk.
+const foundAtOnce = 16
+
+// foundRelays makes the keys of several relays.
+func foundRelays(list []FoundingRelay, id cert.NetworkID) ([]cert.Signer, error) {
+	made, errs := make([]cert.Signer, len(list)), make([]error, len(list))
+	var wait sync.WaitGroup
+	turn := make(chan struct{}, foundAtOnce)
+	for i := range list {
+		turn <- struct{}{}
+		wait.Go(func() {
+			made[i], errs[i] = foundRelay(list[i].Dir, id)
+			<-turn
+		})
+	}
+	wait.Wait()
+	return made, errors.Join(errs...)
+}
+
+// foundRelay makes one relay's keys.
+func foundRelay(dir string, id cert.NetworkID) (s cert.Signer, err error) {
+	l, err := loop.New(loop.Options{StateDir: dir})
 	if err != nil {
 		return s, err
 	}
@@ -86,12 +113,9 @@ func foundRelay(r FoundingRelay, network *directory.Network) (s cert.Signer, err
 	var failure error
 	err = l.Do(context.Background(), func() {
 		e := l.Env()
-		if network.ID.IsZero() {
-			_, _ = e.Rand.Read(network.ID[:]) // never fails
-		}
 		var identity cert.IdentityKey
 		if identity, failure = node.NewIdentity(e); failure == nil {
-			s, failure = node.NewSigner(e, network.ID, identity)
+			s, failure = node.NewSigner(e, id, identity)
 		}
 	})
 	l.Stop()

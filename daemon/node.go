@@ -29,6 +29,8 @@ type Options struct {
 	// Progress hears how far the node has come; it may be nil. It is called from the node's
 	// loop and must not wait.
 	Progress func(percent int, doing, waiting string)
+	// Undefended switches defences off, for the attack suite only: nothing of the program sets it.
+	Undefended directory.Undefended
 	// Go, if not nil, is closed when users may come: a client opens its port after it.
 	Go <-chan struct{}
 }
@@ -46,6 +48,9 @@ type shell struct {
 
 	mu     sync.Mutex
 	status control.Status
+
+	// warnings are asked for on the loop; it may be nil.
+	warnings func() []string
 
 	stopOnce sync.Once
 }
@@ -97,13 +102,37 @@ func (s *shell) onProgress(percent int, doing, waiting string) {
 	}
 }
 
+// warningTime is how long a status waits for a busy loop to say its warnings.
+const warningTime = time.Second
+
 // Status implements control.Source.
-func (s *shell) Status(context.Context) (control.Status, error) {
+func (s *shell) Status(ctx context.Context) (control.Status, error) {
+	var warnings []string
+	if s.warnings != nil {
+		ctx, cancel := context.WithTimeout(ctx, warningTime)
+		defer cancel()
+		heard := make(chan []string, 1)
+		if s.loop.Do(ctx, func() { heard <- s.warnings() }) == nil {
+			warnings = <-heard
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	status := s.status
 	status.Uptime = int64(time.Since(s.started).Seconds())
+	status.Warnings = append(status.Warnings, warnings...)
 	return status, nil
+}
+
+// keepConsensus notes what the status says of the consensus in use.
+func (s *shell) keepConsensus(c *directory.Consensus) {
+	h := c.Head
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.Consensus = &control.Consensus{
+		ValidAfter: h.ValidAfter.UTC(), FreshUntil: h.FreshUntil.UTC(), ValidUntil: h.ValidUntil.UTC(),
+		Digest: h.Digest.String(), Relays: len(c.Relays), Signatures: len(h.Signers),
+	}
 }
 
 // processCounters are those of the shell itself.

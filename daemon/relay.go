@@ -22,31 +22,61 @@ import (
 type Relay struct {
 	*shell
 	config   RelayConfig
+	only     bool // the directory: an authority that is no relay
 	node     *node.Relay
 	gossip   *gossip.Gossip
 	listener net.Listener
 	address  netip.AddrPort
-	listed   atomic.Pointer[map[netip.Addr]bool] // where the relays of the consensus listen
+
+	// What the loop knows of the keys: how they were when the links got their credentials, and when that was.
+	keys       *node.Keys
+	generation int
+	certified  time.Time
+
+	listed atomic.Pointer[map[netip.Addr]bool] // where the relays of the consensus listen
 }
 
 // StartRelay starts a relay and returns when its port is open; what follows is told to
 // o.Progress.
 func StartRelay(config RelayConfig, o Options) (*Relay, error) {
-	listen, err := config.check()
-	if err != nil {
-		return nil, err
-	}
 	if o.Name == "" {
 		o.Name = config.Nickname
 	}
 	if o.Name == "" {
 		o.Name = "relay"
 	}
+	return startRelay(config, o, false)
+}
+
+// StartAuthority starts a directory authority that is no relay, as StartRelay does a relay. Its keys must be in its
+// folder: one that is none of the network's authorities would serve nobody.
+func StartAuthority(config AuthorityConfig, o Options) (*Relay, error) {
+	if o.Name == "" {
+		o.Name = "authority"
+	}
+	return startRelay(RelayConfig{
+		Network: config.Network, Dir: config.Dir, Listen: config.Listen, Address: config.Address,
+		MemoryMiB: config.MemoryMiB, LogLevel: config.LogLevel, TLSKeyLog: config.TLSKeyLog,
+	}, o, true)
+}
+
+func startRelay(config RelayConfig, o Options, directoryOnly bool) (*Relay, error) {
+	what := "relay"
+	if directoryOnly {
+		what = "authority"
+	}
+	listen, err := config.check()
+	if err != nil {
+		return nil, err
+	}
+	if directoryOnly && !HasKeys(config.Dir) {
+		return nil, fmt.Errorf("starting the authority: %s holds no keys: give the folder that 'cepa network new' made", config.Dir)
+	}
 	s, err := newShell(o, config.Network, config.Dir)
 	if err != nil {
 		return nil, err
 	}
-	r := &Relay{shell: s, config: config}
+	r := &Relay{shell: s, config: config, only: directoryOnly}
 	if err := r.start(listen); err != nil {
 		if r.listener != nil {
 			r.listener.Close()
@@ -58,7 +88,7 @@ func StartRelay(config RelayConfig, o Options) (*Relay, error) {
 		defer cancel()
 		go s.loop.Run()
 		s.stop(ctx, func() {})
-		return nil, fmt.Errorf("starting the relay: %w", err)
+		return nil, fmt.Errorf("starting the %s: %w", what, err)
 	}
 	return r, nil
 }
@@ -93,25 +123,35 @@ func (r *Relay) start(listen netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
+	if r.only && !r.network.IsAuthority(keys.Identity()) {
+		return fmt.Errorf("%s of %s is none of the authorities that the network file names; for a relay there is 'cepa relay'", keys.Identity().Short(), r.config.Dir)
+	}
 	credentials, err := r.credentials(keys)
 	if err != nil {
 		return err
 	}
+	r.keys, r.generation, r.certified = keys, keys.Generation(), time.Now()
+	r.warnings = func() []string { return append(keys.Warnings(), r.node.Warnings()...) }
 	handler := &lateHandler{}
 	r.links, err = link.New(link.Config{
 		Loop: r.loop, AfterBatch: r.loop.AfterBatch, Network: r.network.ID, Handler: handler, Credentials: credentials,
-		Log: r.options.Log, LocalAddr: dialFrom(listen, r.network.Test), KeyLog: keyLog, FreeLoopback: r.network.Test, Exempt: r.isListed,
+		Log: r.options.Log, LocalAddr: dialFrom(listen, r.network.Test), KeyLog: keyLog, FreeLoopback: r.network.Limit(directory.SiteLimits) == 0, Exempt: r.isListed,
 	})
 	if err != nil {
 		return err
 	}
 	e.Dialer = r.links
 	carrier := &lateGossip{}
+	memberships, err := families(r.config.FamilyKeys, r.network.ID, keys.Identity())
+	if err != nil {
+		return err
+	}
 	r.node, err = node.NewRelay(node.RelayConfig{
 		Env: e, Network: r.network, Keys: keys, Addresses: []netip.AddrPort{r.address}, Policy: policy,
 		IPv6: hasIPv6(r.network.Test), MemoryBytes: r.config.MemoryMiB << 20, Bandwidth: uint64(r.config.BandwidthMiB) << 20,
-		Nickname: r.config.Nickname, Contact: r.config.Contact, Software: "cepa " + r.options.Version,
-		Gossip: carrier, OnConsensus: r.onConsensus, OnProgress: r.onProgress,
+		Nickname: r.config.Nickname, Contact: r.config.Contact, Software: "cepa " + r.options.Version, DirectoryOnly: r.only,
+		Families:   memberships,
+		Undefended: r.options.Undefended, Gossip: carrier, OnConsensus: r.onConsensus, OnProgress: r.onProgress,
 	})
 	if err != nil {
 		return err
@@ -127,22 +167,29 @@ func (r *Relay) start(listen netip.AddrPort) error {
 	go r.loop.Run()
 	go func() { _ = r.links.Serve(r.listener) }() // ends with links.Close
 	r.loop.Post(r.node.Start)
-	r.renew(keys)
+	r.renewLater()
 	return nil
 }
 
-// onConsensus keeps the addresses of listed relays for the port, which asks from other goroutines.
+// onConsensus keeps the addresses of listed relays, and of the authorities, for the port, which asks from other
+// goroutines.
 func (r *Relay) onConsensus(c *directory.Consensus) {
 	listed := make(map[netip.Addr]bool, len(c.Relays))
+	for _, x := range r.network.Authorities {
+		for _, a := range x.Addresses {
+			listed[a.Addr()] = true
+		}
+	}
 	for _, x := range c.Relays {
 		for _, a := range x.Addresses {
 			listed[a.Addr()] = true
 		}
 	}
 	r.listed.Store(&listed)
+	r.keepConsensus(c)
 }
 
-// isListed says whether a relay of the consensus listens at an address: its handshakes do not
+// isListed says whether a relay of the consensus or an authority listens at an address: its handshakes do not
 // count against the rate of its network.
 func (r *Relay) isListed(a netip.Addr) bool {
 	listed := r.listed.Load()
@@ -190,26 +237,63 @@ func (r *Relay) credentials(keys *node.Keys) (*link.Credentials, error) {
 	return link.NewCredentials(r.network.ID, keys.Signer(), seed, time.Now(), func() []byte { return statement })
 }
 
-// renewCredentials is how often a relay takes a new link key and looks at its onion key:
-// twice within the 48 hours that a link certificate holds.
-const renewCredentials = 20 * time.Hour
+// renewCredentials is how often a relay takes a new link key, whatever else changes: twice within the 48 hours that a
+// link certificate holds. lookAtKeys is how often it looks whether a key is to be renewed.
+const (
+	renewCredentials = 20 * time.Hour
+	lookAtKeys       = 15 * time.Minute
+)
 
-func (r *Relay) renew(keys *node.Keys) {
+// renewLater looks at the keys again and again.
+func (r *Relay) renewLater() {
 	r.loop.Post(func() {
-		r.loop.Env().Clock.AfterFunc(renewCredentials, func() {
-			err := keys.Rotate()
-			if err == nil {
-				var c *link.Credentials
-				if c, err = r.credentials(keys); err == nil {
-					err = r.links.SetCredentials(c)
+		r.loop.Env().Clock.AfterFunc(lookAtKeys, func() {
+			go func() { // it reads files
+				if err := r.RefreshKeys(context.Background()); err != nil && !errors.Is(err, errStopped) {
+					r.options.Log.Error("renewing keys failed", "err", err)
 				}
-			}
-			if err != nil {
-				r.options.Log.Error("renewing keys failed", "err", err)
-			}
-			r.renew(keys)
+				r.renewLater()
+			}()
 		})
 	})
+}
+
+// RefreshKeys takes note of what has been done to the key files in the folder and renews what ends soon. It happens by
+// itself every quarter of an hour; `cepa keys` asks for it over the control socket.
+func (r *Relay) RefreshKeys(ctx context.Context) error {
+	files, err := readKeyFiles(r.config.Dir)
+	if err != nil {
+		return err
+	}
+	var failure error
+	if err := r.loop.Do(ctx, func() { failure = r.refresh(files) }); err != nil {
+		return fmt.Errorf("%w: %w", errStopped, err)
+	}
+	return failure
+}
+
+// refresh runs on the loop.
+func (r *Relay) refresh(files node.KeyFiles) error {
+	failure := r.keys.Refresh(files)
+	if err := r.keys.Rotate(); err != nil { // whatever is wrong with the files
+		failure = errors.Join(failure, err)
+	}
+	changed := r.keys.Generation() != r.generation
+	if !changed && time.Since(r.certified) < renewCredentials {
+		return failure
+	}
+	c, err := r.credentials(r.keys)
+	if err == nil {
+		err = r.links.SetCredentials(c)
+	}
+	if err != nil {
+		return errors.Join(failure, err)
+	}
+	r.generation, r.certified = r.keys.Generation(), time.Now()
+	if changed {
+		r.node.KeysChanged()
+	}
+	return failure
 }
 
 // hasIPv6 says whether an exit can reach IPv6 destinations: the machine has a public address
@@ -239,6 +323,7 @@ func (r *Relay) Counters(ctx context.Context) (map[string]int64, error) {
 		return nil, err
 	}
 	r.processCounters(m)
+	r.gossipCounters(m)
 	return m, nil
 }
 

@@ -56,9 +56,9 @@ func (s *services) LookupHost(name string, timeout time.Duration, done func([]ne
 	s.Network.LookupHost(name, timeout, done)
 }
 
-func (s *services) DialConn(to netip.AddrPort, timeout time.Duration, up func(env.Conn, error) env.ConnEvents) {
+func (s *services) DialConn(to netip.AddrPort, timeout time.Duration, up func(env.Conn, error) env.ConnEvents) (cancel func()) {
 	if service, ok := s.to[to]; ok {
 		to = service
 	}
-	s.Network.DialConn(to, timeout, up)
+	return s.Network.DialConn(to, timeout, up)
 }

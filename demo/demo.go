@@ -44,6 +44,9 @@ func Start(ctx context.Context, o Options) (*Demo, error) {
 	if o.Relays < MinRelays || o.Relays > MaxRelays {
 		return nil, fmt.Errorf("a demo has %d to %d relays, not %d", MinRelays, MaxRelays, o.Relays)
 	}
+	if o.Authorities < 1 || o.Authorities > MaxAuthorities {
+		return nil, fmt.Errorf("a demo has 1 to %d authorities, not %d", MaxAuthorities, o.Authorities)
+	}
 	if err := choosePort(&o); err != nil {
 		return nil, err
 	}

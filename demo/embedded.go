@@ -15,7 +15,7 @@ type embedded struct {
 	options Options
 	layout  *layout
 	log     io.Writer
-	relays  []*daemon.Relay
+	relays  []*daemon.Relay // and authorities
 	client  *daemon.Client
 }
 
@@ -31,6 +31,13 @@ func (e *embedded) node(name string) daemon.Options {
 }
 
 func (e *embedded) start(context.Context) error {
+	for _, n := range e.layout.authorities {
+		a, err := daemon.StartAuthority(n.config, e.node(n.name))
+		if err != nil {
+			return fmt.Errorf("starting %s: %w", n.name, err)
+		}
+		e.relays = append(e.relays, a)
+	}
 	for _, n := range e.layout.relays {
 		r, err := daemon.StartRelay(n.config, e.node(n.name))
 		if err != nil {

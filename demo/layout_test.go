@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -16,7 +17,7 @@ var testPage = netip.MustParseAddrPort("127.0.0.1:8080")
 
 func options(dir string, relays int) Options {
 	return Options{
-		Relays: relays, Socks: netip.MustParseAddrPort("127.0.0.1:9850"), Dir: dir, ExitPolicy: "all", LogLevel: "warn",
+		Relays: relays, Authorities: 3, Socks: netip.MustParseAddrPort("127.0.0.1:9850"), Dir: dir, ExitPolicy: "all", LogLevel: "warn",
 		Message: func(string, ...any) {},
 	}
 }
@@ -31,7 +32,7 @@ func TestLayout(t *testing.T) {
 		t.Fatal(err)
 	}
 	network, err := daemon.LoadNetwork(l.network)
-	if err != nil || !network.Test || len(network.Bootstrap) != 7 || len(network.Authorities) != 1 {
+	if err != nil || !network.Test || len(network.Bootstrap) != 7 || len(network.Authorities) != 3 {
 		t.Fatalf("%+v, %v", network, err)
 	}
 	if distinct := network.Param(directory.DistinctSubnets) == 1; distinct != loopbackNets() {
@@ -52,8 +53,8 @@ func TestLayout(t *testing.T) {
 			t.Errorf("%s shares a /16", n.name)
 		}
 		subnets[p] = true
-		if (n.role == "authority") != (i == 0) || n.exit != (c.ExitPolicy == "all") || n.exit != (len(c.Serve) == 1) {
-			t.Errorf("%s: role %s, exit %v, %+v", n.name, n.role, n.exit, c)
+		if n.exit != (i%2 == 1) || n.exit != (c.ExitPolicy == "all") || n.exit != (len(c.Serve) == 1) {
+			t.Errorf("%s: exit %v, %+v", n.name, n.exit, c)
 		}
 		if n.exit {
 			exits++
@@ -67,6 +68,21 @@ func TestLayout(t *testing.T) {
 	}
 	if exits != 3 {
 		t.Errorf("%d of 7 relays are exits", exits)
+	}
+	for i, n := range l.authorities {
+		c, err := daemon.LoadAuthorityConfig(n.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := netip.ParseAddrPort(c.Listen)
+		p, _ := a.Addr().Prefix(16)
+		if err != nil || !a.Addr().IsLoopback() || a.Port() == 0 || subnets[p] && loopbackNets() {
+			t.Errorf("%s listens on %q", n.name, c.Listen)
+		}
+		subnets[p] = true
+		if n.name != "authority-"+strconv.Itoa(i+1) || c.TLSKeyLog != filepath.Join(l.dir, keyLogFile) || !daemon.HasKeys(c.Dir) {
+			t.Errorf("%s: %+v", n.name, c)
+		}
 	}
 	client, err := daemon.LoadClientConfig(filepath.Join(l.client.Dir, settingsClient))
 	if err != nil || client.Socks != "127.0.0.1:9850" || client.Network != l.network {
@@ -97,6 +113,11 @@ func TestLayoutIsReused(t *testing.T) {
 	second, err := prepare(o, other)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for i := range first.authorities {
+		if first.authorities[i].config.Listen != second.authorities[i].config.Listen {
+			t.Errorf("%s moved", first.authorities[i].name)
+		}
 	}
 	for i := range first.relays {
 		if first.relays[i].config.Listen != second.relays[i].config.Listen {
@@ -136,8 +157,23 @@ func TestLayoutThatDoesNotFit(t *testing.T) {
 			t.Errorf("%d relays: %v", n, err)
 		}
 	}
+	o := options(dir, 5)
+	o.Authorities = 4
+	if _, err := prepare(o, testPage); err == nil || !strings.Contains(err.Error(), "--authorities 3") {
+		t.Errorf("4 authorities: %v", err)
+	}
 	if after := list(); !slices.Equal(before, after) {
 		t.Errorf("%v became %v", before, after)
+	}
+	settings := filepath.Join(dir, "authority-1", settingsAuthority)
+	if err := os.Rename(settings, settings+".away"); err != nil { // as it was when relay-1 was the authority
+		t.Fatal(err)
+	}
+	if _, err := prepare(options(dir, 5), testPage); err == nil || !strings.Contains(err.Error(), "earlier version") {
+		t.Errorf("an older layout: %v", err)
+	}
+	if err := os.Rename(settings+".away", settings); err != nil {
+		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "relay-2", settingsRelay), []byte("nonsense"), 0o600); err != nil {
 		t.Fatal(err)

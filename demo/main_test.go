@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -61,9 +62,8 @@ func play(part string, args []string) int {
 func node(part string, args []string) int {
 	name := "client"
 	for i := range args {
-		if args[i] == "--config" && strings.Contains(args[i+1], "relay-") {
-			name = args[i+1][strings.LastIndex(args[i+1], "relay-"):]
-			name = name[:strings.IndexAny(name, `/\`)]
+		if args[i] == "--config" {
+			name = filepath.Base(filepath.Dir(args[i+1]))
 		}
 	}
 	how := "obey"

@@ -65,9 +65,18 @@ func (p *processes) start(context.Context) error {
 			return fmt.Errorf("finding the program to run: %w", err)
 		}
 	}
+	for _, n := range p.layout.authorities {
+		c := &child{
+			info: NodeInfo{Name: n.name, Role: "authority", Address: n.config.Listen, Dir: n.config.Dir},
+			args: []string{executable, "authority", "--config", n.path},
+		}
+		if err := p.launch(c); err != nil {
+			return err
+		}
+	}
 	for _, n := range p.layout.relays {
 		c := &child{
-			info: NodeInfo{Name: n.name, Role: n.role, Exit: n.exit, Address: n.config.Listen, Dir: n.config.Dir},
+			info: NodeInfo{Name: n.name, Role: "relay", Exit: n.exit, Address: n.config.Listen, Dir: n.config.Dir},
 			args: []string{executable, "relay", "--config", n.path},
 		}
 		if err := p.launch(c); err != nil {

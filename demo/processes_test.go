@@ -70,13 +70,13 @@ func family(t *testing.T, part string) (*processes, *heard) {
 // TestProcessesAreDescribed in two files, which are gone afterwards; all children end.
 func TestProcessesAreDescribed(t *testing.T) {
 	p, h := family(t, "all=obey")
-	h.await(t, "ready", 4)
+	h.await(t, "ready", 7)
 	data, err := os.ReadFile(filepath.Join(p.layout.dir, NodesFile))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var nodes []NodeInfo
-	if err := json.Unmarshal(data, &nodes); err != nil || len(nodes) != 4 {
+	if err := json.Unmarshal(data, &nodes); err != nil || len(nodes) != 7 {
 		t.Fatalf("%s, %v", data, err)
 	}
 	var pids strings.Builder
@@ -88,7 +88,7 @@ func TestProcessesAreDescribed(t *testing.T) {
 		}
 		fmt.Fprintf(&pids, "%s %d\n", n.Name, n.Pid)
 	}
-	if roles["authority"] != 1 || roles["relay"] != 2 || roles["client"] != 1 {
+	if roles["authority"] != 3 || roles["relay"] != 3 || roles["client"] != 1 {
 		t.Errorf("%v", roles)
 	}
 	if text, err := os.ReadFile(filepath.Join(p.layout.dir, PidsFile)); err != nil || string(text) != pids.String() {
@@ -120,7 +120,7 @@ func TestProcessesAreDescribed(t *testing.T) {
 func TestChildDies(t *testing.T) {
 	p, h := family(t, "relay-2=die")
 	h.await(t, "relay-2 died", 1)
-	h.await(t, "ready", 3)
+	h.await(t, "ready", 6)
 	text := h.text()
 	for _, want := range []string{"exit status 3", "the disk is full", "the rest goes on", shellLine([]string{p.children[1].args[0], "relay", "--config", p.layout.relays[1].path})} {
 		if !strings.Contains(text, want) {
@@ -147,7 +147,7 @@ func TestClientDies(t *testing.T) {
 // TestStubbornChildIsKilled, and stopping takes no longer for it than is promised.
 func TestStubbornChildIsKilled(t *testing.T) {
 	p, h := family(t, "relay-1=stubborn relay-3=stubborn")
-	h.await(t, "ready", 4)
+	h.await(t, "ready", 7)
 	from := time.Now()
 	p.stop()
 	if took := time.Since(from); took < stopTimeout || took > stopTimeout+2*time.Second {
@@ -164,7 +164,7 @@ func TestStubbornChildIsKilled(t *testing.T) {
 func TestLongLines(t *testing.T) {
 	_, h := family(t, "relay-1=shout")
 	h.await(t, "still there", 1)
-	h.await(t, "ready", 4)
+	h.await(t, "ready", 7)
 }
 
 func TestStartWithoutAProgram(t *testing.T) {

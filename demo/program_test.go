@@ -202,6 +202,7 @@ func TestEmbeddedDemo(t *testing.T) {
 	dir := t.TempDir()
 	for range 2 {
 		o := options(dir, 4)
+		o.Authorities = DefaultAuthorities
 		o.Socks, o.AnySocks, o.Version = netip.MustParseAddrPort("127.0.0.1:0"), true, "test"
 		h := &heard{new: make(chan struct{}, 1)}
 		o.Message = h.message

@@ -40,7 +40,8 @@ type AgentConfig struct {
 	// an authority that is no relay.
 	Describe func() Descriptor
 	// Signer returns the signing key in use; asked whenever something is signed.
-	Signer func() cert.Signer
+	Signer     func() cert.Signer
+	Undefended Undefended // zero but in the attack suite
 }
 
 // AgentStats are counters and gauges, read on the loop.
@@ -59,7 +60,9 @@ type AgentStats struct {
 	Stored                  uint64 // descriptors taken into the store
 	Evicted                 uint64 // candidates that had to go
 	Reconciled              uint64 // comparisons that were finished
+	Symbols                 uint64 // of sketches that these took
 	Served                  uint64 // requests answered with a document
+	DiffsMade               uint64 // of consensuses
 	BadRequests             uint64
 	Busy                    uint64 // requests refused by a budget
 	Refused                 uint64 // announcements refused
@@ -102,11 +105,11 @@ type Agent struct {
 	listed    map[cert.Identity]time.Time // until when a consensus that lists a relay is valid
 	listening map[netip.AddrPort]bool     // where relays of the consensus and the network file listen
 	watch     func(id cert.Identity)      // the authority in this node: told of each change of an entry
+	authority *Authority                  // in this node, while it runs; else nil
 
 	housekeeping, reconciling, saving env.Timer
 	unsaved                           bool
-	comparing                         bool // with another relay, since compared
-	compared                          env.Mono
+	comparison                        *comparison // with another relay; nil when there is none
 	running                           bool
 }
 
@@ -214,6 +217,7 @@ func (a *Agent) OnConsensus(c *Consensus) {
 	}
 	a.learnAddresses(c)
 	a.store.list(c)
+	a.letGo()
 	a.serving.forget()
 	if a.cfg.Gossip != nil {
 		a.cfg.Gossip.OnConsensus(a.InConsensus)

@@ -92,11 +92,13 @@ type Relay struct {
 //	5  method       uint
 //	6  length       uint, of the body of the consensus
 //	7  digest       32 bytes: SHA-256 over "cepa1 consensus body" | network id (32) | the body of the consensus
+//	8  previous at  uint, ms: the valid after of 4; absent when that is, or when it is not said
 type Head struct {
 	ValidAfter time.Time // whole milliseconds
 	FreshUntil time.Time
 	ValidUntil time.Time
 	Previous   cert.Digest // zero in the first consensus of a network
+	PreviousAt time.Time   // the valid after of Previous; zero when it is not said
 	Method     uint64
 	BodyLength uint32
 	BodyDigest cert.Digest
@@ -115,6 +117,7 @@ type wireHead struct {
 	Method     uint64 `cbor:"5,keyasint"`
 	BodyLength uint32 `cbor:"6,keyasint"`
 	BodyDigest []byte `cbor:"7,keyasint"`
+	PreviousAt uint64 `cbor:"8,keyasint,omitempty"`
 }
 
 // OpenHead verifies and decodes the head of a consensus. At least a quorum of the network's authorities must have
@@ -167,6 +170,11 @@ func decodeHead(body []byte) (*Head, error) {
 			return nil, fmt.Errorf("previous digest: %w: zero instead of absent", ErrNotCanonical)
 		}
 	}
+	if w.PreviousAt != 0 {
+		if h.PreviousAt, err = readMilli(w.PreviousAt, "previous at"); err != nil {
+			return nil, err
+		}
+	}
 	if h.BodyDigest, err = read32(w.BodyDigest, "body digest"); err != nil {
 		return nil, err
 	}
@@ -181,6 +189,8 @@ func (h *Head) check() error {
 		return fmt.Errorf("%w dates: fresh for %v", ErrInvalid, interval)
 	case h.ValidUntil.Sub(h.ValidAfter) != validIntervals*interval:
 		return fmt.Errorf("%w dates: fresh for %v, but valid for %v", ErrInvalid, interval, h.ValidUntil.Sub(h.ValidAfter))
+	case !h.PreviousAt.IsZero() && (h.Previous.IsZero() || !h.PreviousAt.Before(h.ValidAfter)):
+		return fmt.Errorf("%w date of the consensus before: %v", ErrInvalid, h.PreviousAt)
 	case h.Method == 0:
 		return fmt.Errorf("%w method: 0", ErrInvalid)
 	case h.BodyLength == 0 || h.BodyLength > MaxConsensusBody:
@@ -200,6 +210,9 @@ func (h *Head) body() ([]byte, error) {
 	}
 	if !h.Previous.IsZero() {
 		w.Previous = h.Previous[:]
+	}
+	if !h.PreviousAt.IsZero() {
+		w.PreviousAt = milli(h.PreviousAt)
 	}
 	return encodeMap(w, h.Extensions)
 }
@@ -262,17 +275,28 @@ var (
 )
 
 // Follows returns nil when h may take the place of held, the consensus that is in use: it is newer, or the same. Of
-// the predecessor that h names it can say something only when it should be held itself.
+// the predecessor that h names it can say something only when that is of held's time. One of another time proves
+// nothing: honest authorities name the newest consensus that those of them who voted had seen, and one that was signed
+// in the last moment may be known to few.
 func (h *Head) Follows(held *Head) error {
 	switch {
 	case h.ValidAfter.Before(held.ValidAfter):
 		return fmt.Errorf("%w: %v after %v", ErrRollback, h.ValidAfter, held.ValidAfter)
 	case h.ValidAfter.Equal(held.ValidAfter) && h.Digest != held.Digest:
 		return fmt.Errorf("%w: %v, %s instead of %s", ErrFork, h.ValidAfter, h.Digest.Short(), held.Digest.Short())
-	case h.ValidAfter.Equal(held.FreshUntil) && h.Previous != held.Digest:
+	case h.followsTimeOf(held) && h.Previous != held.Digest:
 		return fmt.Errorf("%w: %v comes after %s instead of %s", ErrFork, h.ValidAfter, h.Previous.Short(), held.Digest.Short())
 	}
 	return nil
+}
+
+// followsTimeOf says whether h names a predecessor of held's time. A head that does not say of what time its
+// predecessor is means the one that it comes right after.
+func (h *Head) followsTimeOf(held *Head) bool {
+	if !h.PreviousAt.IsZero() {
+		return h.PreviousAt.Equal(held.ValidAfter)
+	}
+	return h.ValidAfter.Equal(held.FreshUntil)
 }
 
 // bodyDigest is what a head says of the body.

@@ -33,13 +33,16 @@ import (
 //	5  parameters   map of text to int; absent when empty
 //	6  recommended  array of uint: protocols that every node should speak; absent when empty
 //	7  required     array of uint: protocols without which a node must stop; absent when empty
+//	8  serial       uint, of the newest network file that the authorities use; absent when it is not said
 type Consensus struct {
 	Head        *Head
 	Relays      []Relay // strictly ascending by identity; they share the tables' slices
 	Parameters  Parameters
 	Recommended Protocols
 	Required    Protocols
-	Extensions  Extensions
+	// NetworkSerial is that of the newest network file that the authorities use; 0 when they do not say.
+	NetworkSerial uint64
+	Extensions    Extensions
 }
 
 type wireRelay struct {
@@ -62,16 +65,21 @@ type wireConsensus struct {
 	Parameters  Parameters        `cbor:"5,keyasint,omitempty"`
 	Recommended Protocols         `cbor:"6,keyasint,omitempty"`
 	Required    Protocols         `cbor:"7,keyasint,omitempty"`
+
+	NetworkSerial uint64 `cbor:"8,keyasint,omitempty"`
 }
 
 // ConsensusInput is what authorities agree on before they make a consensus.
 type ConsensusInput struct {
 	ValidAfter  time.Time   // whole milliseconds
 	Previous    cert.Digest // of the consensus before this one; zero for the first
+	PreviousAt  time.Time   // its valid after; zero says nothing
 	Relays      []Relay     // in any order
 	Parameters  Parameters
 	Recommended Protocols
 	Required    Protocols
+	// NetworkSerial is that of the newest network file that the authorities use; 0 says nothing.
+	NetworkSerial uint64
 }
 
 // BuildConsensus makes the body of a head, which authorities sign as a cert.ConsensusDocument, and the body that the
@@ -91,6 +99,8 @@ func buildConsensus(network *Network, in ConsensusInput) (head, body []byte, err
 		Parameters:  in.Parameters,
 		Recommended: in.Recommended,
 		Required:    in.Required,
+
+		NetworkSerial: in.NetworkSerial,
 	}
 	slices.SortFunc(c.Relays, func(a, b Relay) int { return a.Identity.Compare(b.Identity) })
 	if err := checkMilli(in.ValidAfter, "valid after"); err != nil {
@@ -116,6 +126,7 @@ func buildConsensus(network *Network, in ConsensusInput) (head, body []byte, err
 		FreshUntil: in.ValidAfter.Add(interval).UTC(),
 		ValidUntil: in.ValidAfter.Add(validIntervals * interval).UTC(),
 		Previous:   in.Previous,
+		PreviousAt: in.PreviousAt,
 		Method:     ConsensusMethod,
 		BodyLength: uint32(len(body)),
 		BodyDigest: bodyDigest(network.ID, body),
@@ -150,6 +161,8 @@ func (c *Consensus) body() ([]byte, error) {
 		Parameters:  c.Parameters,
 		Recommended: c.Recommended,
 		Required:    c.Required,
+
+		NetworkSerial: c.NetworkSerial,
 	}
 	for _, f := range families {
 		w.Families = append(w.Families, f[:])
@@ -208,6 +221,11 @@ func OpenBody(head *Head, body []byte, network *Network) (*Consensus, error) {
 	if bodyDigest(network.ID, body) != head.BodyDigest {
 		return nil, fmt.Errorf("opening a consensus: body: %w", ErrDigest)
 	}
+	return openAnyBody(head, body, network)
+}
+
+// openAnyBody decodes a body that may not be the head's.
+func openAnyBody(head *Head, body []byte, network *Network) (*Consensus, error) {
 	c, err := decodeConsensus(body)
 	if err == nil {
 		err = c.check(network)
@@ -236,6 +254,8 @@ func decodeConsensus(body []byte) (*Consensus, error) {
 		Recommended: w.Recommended,
 		Required:    w.Required,
 		Extensions:  ext,
+
+		NetworkSerial: w.NetworkSerial,
 	}
 	for i, raw := range w.Relays {
 		if err := t.readRelay(raw, &c.Relays[i]); err != nil {
@@ -351,6 +371,9 @@ func (t *tables) readRelay(raw []byte, r *Relay) (err error) {
 func (c *Consensus) check(network *Network) error {
 	if len(c.Relays) == 0 || len(c.Relays) > MaxRelays {
 		return fmt.Errorf("%w: %d relays, want 1 to %d", ErrInvalid, len(c.Relays), MaxRelays)
+	}
+	if c.NetworkSerial > maxSerial {
+		return fmt.Errorf("%w serial of the network file: %d", ErrInvalid, c.NetworkSerial)
 	}
 	if err := c.Parameters.checkForm(); err != nil {
 		return err

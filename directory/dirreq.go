@@ -13,6 +13,11 @@ const (
 	MaxAnswer  = MaxConsensusBody      // bytes of the body of an answer
 	maxGossip  = MaxRequest - (5 + 10) // bytes of a rumour in a request
 
+	// MaxAuthorityRequest bounds requests of one authority to another, without their length: a document that all
+	// authorities have signed must fit.
+	MaxAuthorityRequest = 16 << 10
+	maxPushed           = MaxAuthorityRequest - 16 // bytes of a document in a request
+
 	requestHeader = 2
 	answerHeader  = 5
 )
@@ -28,6 +33,22 @@ const (
 	AskSummary    RequestKind = 4 // a Summary of the descriptors held
 	AskBucket     RequestKind = 5 // the digests of the descriptors held in Bucket: see AppendDigests
 	Announce      RequestKind = 6 // nothing: it carries a sealed Rumour
+
+	// AskDiff asks for the diff from the body of the consensus whose head has the digest Known to that of Digest;
+	// AskNetworkFile for the text of a network file that replaces the one with this Serial.
+	AskDiff        RequestKind = 7
+	AskNetworkFile RequestKind = 8
+
+	// Between authorities: see Authority.
+	PushVote      RequestKind = 9  // nothing: it carries the sealed head of a vote
+	AskVoteBody   RequestKind = 10 // the body of the vote whose head has this Digest
+	PushSignature RequestKind = 11 // nothing: it carries the head of a consensus with some signatures
+
+	AskEvidence RequestKind = 12 // what an authority knows of others that have broken the rules: see DecodeEvidence
+
+	AskSketch RequestKind = 16 // symbols of a sketch of the descriptors held, with this Salt, from First on
+
+	AskBytes RequestKind = 15 // as many zeros as the sealed SpeedTicket that it carries says: see SpeedTests
 )
 
 // String returns the name of the kind in lower-case words.
@@ -45,6 +66,22 @@ func (k RequestKind) String() string {
 		return "bucket"
 	case Announce:
 		return "announcement"
+	case AskDiff:
+		return "consensus diff"
+	case AskNetworkFile:
+		return "network file"
+	case PushVote:
+		return "vote"
+	case AskVoteBody:
+		return "vote body"
+	case PushSignature:
+		return "signature"
+	case AskEvidence:
+		return "evidence"
+	case AskBytes:
+		return "speed test"
+	case AskSketch:
+		return "sketch"
 	}
 	return fmt.Sprintf("request of kind %d", uint8(k))
 }
@@ -54,14 +91,26 @@ func (k RequestKind) String() string {
 // On the stream it is a length u16 and a map of at most MaxRequest bytes:
 //
 //	1  kind    uint
-//	2  digest  32 bytes, for AskBody and AskDescriptor only
+//	2  digest  32 bytes, for AskBody, AskDescriptor, AskDiff and AskVoteBody only
 //	3  bucket  uint below Buckets, for AskBucket only
 //	4  rumour  bytes, for Announce only
+//	5  document  bytes, for PushVote and PushSignature only, whose map may have MaxAuthorityRequest bytes
+//	6  known   32 bytes, for AskDiff; and for AskHead, which is answered with nothing when it is the newest; or absent
+//	7  serial  uint, for AskNetworkFile only
+//	15 ticket  bytes, for AskBytes only
+//	16 salt    uint, for AskSketch only; also 17 first, uint: 0, 32, 64, … 2,048, absent when 0; and 18 all, true or absent
 type Request struct {
 	Kind       RequestKind
 	Digest     cert.Digest
 	Bucket     int
 	Rumour     []byte // sealed, at most MaxRequest-15 bytes
+	Document   []byte // sealed, for other authorities
+	Ticket     []byte // sealed, at most MaxSpeedTicket bytes
+	Known      cert.Digest
+	Serial     uint64
+	Salt       uint64
+	First      int
+	All        bool // not only the descriptors of relays that the consensus does not list
 	Extensions Extensions
 }
 
@@ -70,25 +119,38 @@ type wireRequest struct {
 	Digest []byte      `cbor:"2,keyasint,omitempty"`
 	Bucket *uint8      `cbor:"3,keyasint,omitempty"`
 	Rumour []byte      `cbor:"4,keyasint,omitempty"`
+	Pushed []byte      `cbor:"5,keyasint,omitempty"`
+	Known  []byte      `cbor:"6,keyasint,omitempty"`
+	Serial uint64      `cbor:"7,keyasint,omitempty"`
+	Ticket []byte      `cbor:"15,keyasint,omitempty"`
+	Salt   *uint64     `cbor:"16,keyasint,omitempty"`
+	First  uint16      `cbor:"17,keyasint,omitempty"`
+	All    bool        `cbor:"18,keyasint,omitempty"`
 }
 
 // AppendTo appends the request with its length, as it is written to the stream, to b.
 func (r Request) AppendTo(b []byte) ([]byte, error) {
-	w := wireRequest{Kind: r.Kind, Rumour: r.Rumour}
+	w := wireRequest{Kind: r.Kind, Rumour: r.Rumour, Pushed: r.Document, Ticket: r.Ticket, Serial: r.Serial}
 	if !r.Digest.IsZero() {
 		w.Digest = r.Digest[:]
+	}
+	if !r.Known.IsZero() {
+		w.Known = r.Known[:]
 	}
 	if r.Kind == AskBucket {
 		bucket := uint8(r.Bucket)
 		w.Bucket = &bucket
+	}
+	if r.Kind == AskSketch {
+		w.Salt, w.First, w.All = &r.Salt, uint16(r.First), r.All
 	}
 	err := r.check()
 	var body []byte
 	if err == nil {
 		body, err = encodeMap(w, r.Extensions)
 	}
-	if err == nil && len(body) > MaxRequest {
-		err = fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(body), MaxRequest)
+	if most := r.Kind.maxRequest(); err == nil && len(body) > most {
+		err = fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(body), most)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("encoding a directory request: %w", err)
@@ -100,27 +162,59 @@ func (r Request) AppendTo(b []byte) ([]byte, error) {
 // check checks that the request has what its kind needs and nothing else. Kinds that this version does not know are
 // errors: the answer is BadRequest.
 func (r Request) check() error {
-	var digest, bucket, rumour bool
+	var digest, bucket, rumour, pushed, ticket bool
 	switch r.Kind {
-	case AskHead, AskSummary:
-	case AskBody, AskDescriptor:
+	case AskHead, AskSummary, AskEvidence:
+	case AskBody, AskDescriptor, AskVoteBody, AskDiff:
 		digest = true
+	case AskNetworkFile:
+	case PushVote, PushSignature:
+		pushed = true
 	case AskBucket:
 		bucket = true
 	case Announce:
 		rumour = true
+	case AskBytes:
+		ticket = true
+	case AskSketch:
+		if !isSketchStart(r.First) {
+			return fmt.Errorf("%w: a %s from symbol %d on", ErrInvalid, r.Kind, r.First)
+		}
 	default:
 		return fmt.Errorf("%w kind %d", ErrInvalid, uint8(r.Kind))
 	}
 	switch {
+	case r.Kind != AskSketch && (r.Salt != 0 || r.First != 0 || r.All):
+		return fmt.Errorf("%w: a %s with what a sketch has", ErrInvalid, r.Kind)
 	case digest == r.Digest.IsZero():
 		return fmt.Errorf("%w: a %s without its digest, or another with one", ErrInvalid, r.Kind)
+	case (r.Kind == AskDiff) == r.Known.IsZero() && (r.Kind != AskHead || r.Known.IsZero()):
+		return fmt.Errorf("%w: a %s without the digest that is known, or another with one", ErrInvalid, r.Kind)
+	case (r.Kind == AskNetworkFile) == (r.Serial == 0) || r.Serial > maxSerial:
+		return fmt.Errorf("%w: a %s with the serial %d", ErrInvalid, r.Kind, r.Serial)
 	case r.Bucket < 0 || r.Bucket >= Buckets || !bucket && r.Bucket != 0:
 		return fmt.Errorf("%w: a %s with the bucket %d", ErrInvalid, r.Kind, r.Bucket)
 	case rumour == (len(r.Rumour) == 0) || len(r.Rumour) > maxGossip:
 		return fmt.Errorf("%w: a %s with a rumour of %d bytes", ErrInvalid, r.Kind, len(r.Rumour))
+	case pushed == (len(r.Document) == 0) || len(r.Document) > maxPushed:
+		return fmt.Errorf("%w: a %s with a document of %d bytes", ErrInvalid, r.Kind, len(r.Document))
+	case ticket == (len(r.Ticket) == 0) || len(r.Ticket) > MaxSpeedTicket:
+		return fmt.Errorf("%w: a %s with a ticket of %d bytes", ErrInvalid, r.Kind, len(r.Ticket))
 	}
 	return nil
+}
+
+// ofAuthorities says whether a request is for an authority and from another.
+func (k RequestKind) ofAuthorities() bool {
+	return k == PushVote || k == AskVoteBody || k == PushSignature
+}
+
+// maxRequest is the longest map of a request of this kind.
+func (k RequestKind) maxRequest() int {
+	if k == PushVote || k == PushSignature {
+		return MaxAuthorityRequest
+	}
+	return MaxRequest
 }
 
 // DecodeRequest decodes the map of a request, without its length.
@@ -133,22 +227,38 @@ func DecodeRequest(body []byte) (Request, error) {
 }
 
 func decodeRequest(body []byte) (r Request, err error) {
-	if len(body) > MaxRequest {
-		return r, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(body), MaxRequest)
+	if len(body) > MaxAuthorityRequest {
+		return r, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(body), MaxAuthorityRequest)
 	}
 	var w wireRequest
 	if r.Extensions, err = decodeMap(body, &w); err != nil {
 		return r, err
 	}
-	r.Kind, r.Rumour = w.Kind, w.Rumour
-	if w.Digest != nil {
-		if r.Digest, err = read32(w.Digest, "digest"); err != nil {
+	if most := w.Kind.maxRequest(); len(body) > most {
+		return r, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(body), most)
+	}
+	r.Kind, r.Rumour, r.Document, r.Ticket, r.Serial = w.Kind, w.Rumour, w.Pushed, w.Ticket, w.Serial
+	for _, d := range []struct {
+		from []byte
+		to   *cert.Digest
+	}{{w.Digest, &r.Digest}, {w.Known, &r.Known}} {
+		if d.from == nil {
+			continue
+		}
+		if *d.to, err = read32(d.from, "digest"); err != nil {
 			return r, err
 		}
-		if r.Digest.IsZero() {
+		if d.to.IsZero() {
 			return r, fmt.Errorf("%w digest: all zero", ErrInvalid)
 		}
 	}
+	if (w.Salt != nil) != (r.Kind == AskSketch) {
+		return r, fmt.Errorf("%w: a %s without its salt, or another with one", ErrInvalid, r.Kind)
+	}
+	if w.Salt != nil {
+		r.Salt = *w.Salt
+	}
+	r.First, r.All = int(w.First), w.All
 	if (w.Bucket != nil) != (r.Kind == AskBucket) {
 		return r, fmt.Errorf("%w: a %s without its bucket, or another with one", ErrInvalid, r.Kind)
 	}
@@ -158,15 +268,25 @@ func decodeRequest(body []byte) (r Request, err error) {
 	return r, r.check()
 }
 
-// RequestReader reads one request from a stream as its bytes come. The zero value is ready for use. It holds at most
-// what a request may have.
-type RequestReader struct{ buffer []byte }
+// RequestReader reads one request from a stream as its bytes come. The zero value is ready for use, and takes what
+// anybody may ask: at most MaxRequest bytes. It holds at most what a request may have.
+type RequestReader struct {
+	buffer []byte
+	more   int // bytes that it takes beside MaxRequest
+}
+
+// NewRequestReader returns a reader of requests of at most limit bytes, without their length; at least MaxRequest and
+// at most MaxAuthorityRequest.
+func NewRequestReader(limit int) *RequestReader {
+	return &RequestReader{more: min(max(limit, MaxRequest), MaxAuthorityRequest) - MaxRequest}
+}
 
 // Read takes the next bytes of the stream. Done is true when the request is whole. Any error, bytes behind the
 // request among them, is final: the answer is BadRequest.
 func (r *RequestReader) Read(p []byte) (request Request, done bool, err error) {
-	if len(r.buffer)+len(p) > requestHeader+MaxRequest {
-		return Request{}, false, fmt.Errorf("reading a directory request: %w: more than %d bytes", ErrTooLarge, MaxRequest)
+	most := MaxRequest + r.more
+	if len(r.buffer)+len(p) > requestHeader+most {
+		return Request{}, false, fmt.Errorf("reading a directory request: %w: more than %d bytes", ErrTooLarge, most)
 	}
 	r.buffer = append(r.buffer, p...)
 	if len(r.buffer) < requestHeader {
@@ -175,8 +295,8 @@ func (r *RequestReader) Read(p []byte) (request Request, done bool, err error) {
 	length := int(binary.BigEndian.Uint16(r.buffer))
 	have := len(r.buffer) - requestHeader
 	switch {
-	case length > MaxRequest:
-		return Request{}, false, fmt.Errorf("reading a directory request: %w: %d bytes, at most %d", ErrTooLarge, length, MaxRequest)
+	case length > most:
+		return Request{}, false, fmt.Errorf("reading a directory request: %w: %d bytes, at most %d", ErrTooLarge, length, most)
 	case have > length:
 		return Request{}, false, fmt.Errorf("reading a directory request: %w: %d bytes behind it", ErrMalformed, have-length)
 	case have < length:
@@ -247,7 +367,10 @@ type AnswerReader struct {
 // NewAnswerReader returns a reader that refuses a body of more than limit bytes; more than MaxAnswer is never
 // accepted.
 func NewAnswerReader(limit int) *AnswerReader {
-	return &AnswerReader{limit: min(limit, MaxAnswer)}
+	if limit != anySize {
+		limit = min(limit, MaxAnswer)
+	}
+	return &AnswerReader{limit: limit}
 }
 
 // Read takes the next bytes of the stream; it does not keep p. Done is true when the answer is whole: see Status and

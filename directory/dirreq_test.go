@@ -18,6 +18,9 @@ func testRequests() []Request {
 		{Kind: AskBucket, Bucket: 0},
 		{Kind: AskBucket, Bucket: Buckets - 1},
 		{Kind: Announce, Rumour: make([]byte, maxGossip)},
+		{Kind: AskBytes, Ticket: make([]byte, MaxSpeedTicket)},
+		{Kind: AskSketch, Salt: 1 << 63},
+		{Kind: AskSketch, First: 2048, All: true},
 		{Kind: AskHead, Extensions: Extensions{99: {0x01}}},
 	}
 }
@@ -32,7 +35,7 @@ func TestRequestComesBackByteByByte(t *testing.T) {
 			if err != nil || done != (i == len(wire)-1) {
 				t.Fatalf("%s: byte %d of %d: done %v, %v", want.Kind, i, len(wire), done, err)
 			}
-			if done && (got.Kind != want.Kind || got.Digest != want.Digest || got.Bucket != want.Bucket || !bytes.Equal(got.Rumour, want.Rumour) || len(got.Extensions) != len(want.Extensions)) {
+			if done && (got.Kind != want.Kind || got.Digest != want.Digest || got.Bucket != want.Bucket || got.Salt != want.Salt || got.First != want.First || got.All != want.All || !bytes.Equal(got.Rumour, want.Rumour) || !bytes.Equal(got.Ticket, want.Ticket) || len(got.Extensions) != len(want.Extensions)) {
 				t.Errorf("came back as %+v instead of %+v", got, want)
 			}
 		}
@@ -52,6 +55,9 @@ func TestRequestRefused(t *testing.T) {
 		"no rumour":            {Kind: Announce},
 		"a large rumour":       {Kind: Announce, Rumour: make([]byte, maxGossip+1)},
 		"a rumour for nothing": {Kind: AskHead, Rumour: []byte{1}},
+		"no ticket":            {Kind: AskBytes},
+		"a large ticket":       {Kind: AskBytes, Ticket: make([]byte, MaxSpeedTicket+1)},
+		"a ticket for nothing": {Kind: AskHead, Ticket: []byte{1}},
 		"a large extension":    {Kind: AskHead, Extensions: Extensions{9: append([]byte{0x59, 2, 0}, make([]byte, 512)...)}},
 	} {
 		if _, err := r.AppendTo(nil); !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrTooLarge) {

@@ -33,6 +33,9 @@ type FollowerConfig struct {
 	Sources func() []env.Target
 	// OnConsensus is told of every consensus that comes into use, one from disk included; it may be nil.
 	OnConsensus func(*Consensus)
+	// OnNetwork is told of every newer network file that comes into use while the node runs; it may be nil.
+	OnNetwork  func(*Network)
+	Undefended Undefended // zero but in the attack suite
 	// OnProgress is told what the follower does, for people: how far it is (100 with a consensus in use), what it is
 	// doing, and what it waits for (empty when nothing). It may be nil.
 	OnProgress func(percent int, doing, waitingFor string)
@@ -43,6 +46,11 @@ type FollowerStats struct {
 	Rounds     uint64 // times that sources were asked for heads
 	Heads      uint64 // heads asked for
 	Bodies     uint64 // bodies asked for
+	Diffs      uint64 // diffs asked for
+	Patched    uint64 // consensuses made by a diff
+	BadDiffs   uint64 // diffs that lead to another body
+	DiffBytes  uint64 // of diffs and of bodies that were fetched
+	BodyBytes  uint64
 	Accepted   uint64 // consensuses that came into use
 	Unreached  uint64 // requests without an answer
 	BadAnswers uint64 // answers that were no document, or a false one
@@ -50,13 +58,16 @@ type FollowerStats struct {
 	Forks      uint64 // heads that contradict the one held, or each other
 	Expired    uint64 // heads past their time
 	Early      uint64 // heads before their time
+	Strange    uint64 // heads of authorities that the network file does not name
+
+	NetworkFiles uint64 // newer ones that came into use
 }
 
 // Names of the blobs in the Store.
 const (
 	headBlob = "consensus.head"
 	bodyBlob = "consensus.body"
-	forkBlob = "consensus.fork" // the head that contradicted the one held, as evidence
+	forkBlob = "consensus.fork" // two heads that contradict each other, as evidence
 )
 
 // earlyTolerance is how far the clock here may be behind the authorities' before a new consensus is refused: it costs
@@ -90,13 +101,18 @@ type Follower struct {
 	current  *held // the newest accepted, perhaps expired by now
 	previous *held // the one before it, for those who have its head already
 	floor    *Head // the newest head ever accepted, also when its body is lost
+	history  history
+	fork     *contradiction
+	files    []networkText // the last is network
+
+	updating  *networkUpdate
+	strangers bool // the last round met authorities that the network file does not name
 
 	sources  sources
 	skews    skews
 	round    *round
 	timer    env.Timer
 	failures int // rounds since the last success
-	hinted   env.Mono
 	running  bool
 	said     struct { // the last progress
 		percent         int
@@ -110,12 +126,15 @@ func NewFollower(cfg FollowerConfig) *Follower {
 		cfg:     cfg,
 		env:     cfg.Env,
 		log:     cfg.Env.Log,
-		network: cfg.Network,
+		files:   loadNetworks(cfg.Env.Store, cfg.Env.Log, cfg.Network),
 		gripes:  newComplaints(cfg.Env),
 		aging:   agingLines.Full(cfg.Env.Clock.Now()),
 		sources: newSources(),
 	}
+	f.network = f.files[len(f.files)-1].Network
 	f.load()
+	f.loadPast()
+	f.loadContradiction()
 	return f
 }
 
@@ -166,7 +185,7 @@ func (f *Follower) Start() {
 // Stop ends following. Nothing is heard of the Follower afterwards; Current and Sealed go on as before.
 func (f *Follower) Stop() {
 	if f.running {
-		f.running = false
+		f.running, f.updating = false, nil
 		f.timer.Stop()
 		f.endRound()
 	}
@@ -175,9 +194,10 @@ func (f *Follower) Stop() {
 // Stats returns a copy of the counters.
 func (f *Follower) Stats() FollowerStats { return f.stats }
 
-// Current returns the consensus in use, or nil when there is none that is valid now.
+// Current returns the consensus in use, or nil when there is none that is valid now, or when it requires what this
+// version does not speak.
 func (f *Follower) Current() *Consensus {
-	if f.current == nil || !f.validNow(f.current.Head) {
+	if f.current == nil || !f.validNow(f.current.Head) || len(f.lacking()) > 0 {
 		return nil
 	}
 	return f.current.Consensus
@@ -233,24 +253,6 @@ func (f *Follower) Adopt(head, body []byte) error {
 	return nil
 }
 
-// OnHint says that somebody claims to have a consensus of that time. It is only a reason to look earlier, at most once
-// in a twentieth of an interval.
-func (f *Follower) OnHint(validAfter time.Time) {
-	now := f.env.Clock.Now()
-	wall := f.env.Clock.Wall()
-	if !f.running || f.round != nil || validAfter.After(wall.Add(earlyTolerance)) {
-		return
-	}
-	if f.floor != nil && !validAfter.After(f.floor.ValidAfter) {
-		return
-	}
-	if f.hinted != 0 && now.Sub(f.hinted) < f.interval()/20 {
-		return
-	}
-	f.hinted = now
-	f.timer.Reset(f.random(min(f.interval()/100, time.Second)))
-}
-
 // OnPeerTime hears the clock of a relay that a link's handshake authenticated: skew is its time minus the time here.
 // It serves to explain why no consensus is valid; the clock is never set from it.
 func (f *Follower) OnPeerTime(id cert.Identity, skew time.Duration) { f.skews.add(id, skew) }
@@ -267,6 +269,10 @@ func (f *Follower) interval() time.Duration {
 func (f *Follower) accept(h *held) {
 	if f.current == nil || f.current.Head.Digest != h.Head.Digest {
 		f.previous = f.current
+		if p := f.previous; p != nil && !f.cfg.Self.IsZero() {
+			f.history.add(pastBody{p.Head.Digest, p.Head.ValidUntil, p.body}, f.env.Clock.Wall())
+		}
+		f.savePast(h)
 	}
 	f.current, f.floor = h, h.Head
 	f.stats.Accepted++
@@ -291,25 +297,44 @@ func (f *Follower) saved(err error) {
 // becomeCurrent tells of the consensus in use and waits until it is time for the next.
 func (f *Follower) becomeCurrent() {
 	f.failures = 0
-	f.progress(100, "the consensus is in use", "")
 	f.schedule()
+	if missing := f.lacking(); len(missing) > 0 {
+		f.progress(0, "this version of cepa is too old for the network, which requires "+missing.String()+": update cepa", "")
+		f.log.Error("the network requires protocols that this version does not speak: update cepa", "missing", missing.String())
+		return
+	}
+	if missing := OurProtocols().Missing(f.current.Recommended); len(missing) > 0 {
+		f.gripes.warn("the network recommends protocols that this version does not speak: update cepa soon", "missing", missing.String())
+	}
+	f.progress(100, "the consensus is in use", "")
 	if f.cfg.OnConsensus != nil {
 		f.cfg.OnConsensus(f.current.Consensus)
 	}
+	if f.behind() {
+		f.updateNetwork(nil)
+	}
 }
 
-// schedule waits until it is time to refresh: a relay looks soon after the consensus has ceased to be fresh, clients
-// at a random moment of the half interval that follows, so that neither comes all at once.
+// relaySpread is the time after the end of freshness in which relays look for the next consensus, each at a random
+// moment, so that they do not come all at once.
+func (f *Follower) relaySpread() time.Duration { return min(f.interval()/20, 3*time.Minute) }
+
+// schedule waits until it is time to refresh. A relay looks soon after the consensus has ceased to be fresh; a client
+// at a random moment of the one and a half intervals that begin half an interval after that, when all relays have the next one: late
+// enough to fetch two of three consensuses only, and before this one counts as old.
 func (f *Follower) schedule() {
 	if !f.running {
 		return
 	}
-	wait := max(f.current.Head.FreshUntil.Sub(f.env.Clock.Wall()), 0)
-	spread := f.interval() / 2
+	left := f.current.Head.FreshUntil.Sub(f.env.Clock.Wall())
 	if !f.cfg.Self.IsZero() {
-		spread = min(f.interval()/20, 3*time.Minute)
+		f.timer.Reset(max(left, 0) + f.random(f.relaySpread()))
+		return
 	}
-	f.timer.Reset(wait + f.random(spread))
+	begin, end := left+f.interval()/2, left+2*f.interval()
+	begin = max(begin, min(f.interval()/20, 10*time.Second)) // after a start there are circuits to be built first
+	end = max(end, begin+f.relaySpread())
+	f.timer.Reset(begin + f.random(end-begin))
 }
 
 // random returns a duration in [0, below).

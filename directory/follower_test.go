@@ -170,7 +170,7 @@ func TestBootstrapSurvivesLiars(t *testing.T) {
 func TestLiarsAreNotAskedAgainForAWhile(t *testing.T) {
 	t.Parallel()
 	w, c := mirrors(t, 1, 6)
-	honest := w.signedConsensus(testNow.Add(-2*time.Hour), cert.Digest{}, nil)
+	honest := w.signedConsensus(testNow.Add(-4*time.Hour), cert.Digest{}, nil) // old: a newer one is looked for soon
 	w.all(mirror(honest))
 	asked := 0
 	liar := testIdentity(4)
@@ -305,7 +305,7 @@ func TestRestartFromDiskAsksNobody(t *testing.T) {
 	if len(w.asked) != 0 {
 		t.Errorf("asked %v before it was time to refresh", w.asked)
 	}
-	w.f.Run(31 * time.Minute)
+	w.f.Run(122 * time.Minute)
 	if w.asked[AskHead] == 0 {
 		t.Error("never refreshed")
 	}
@@ -375,7 +375,8 @@ func TestSmallSkewIsForgiven(t *testing.T) {
 	w.until(time.Second, "a consensus", func() bool { return c.follower.Current() != nil })
 }
 
-// TestClientsRefreshAtARandomMoment protects relays from all clients at once, and clients from being told apart.
+// TestClientsRefreshAtARandomMoment protects relays from all clients at once, and clients from being told apart: they
+// look for a newer consensus when all relays have one, and before theirs counts as old.
 func TestClientsRefreshAtARandomMoment(t *testing.T) {
 	t.Parallel()
 	w, _ := mirrors(t, 10, 3)
@@ -389,16 +390,18 @@ func TestClientsRefreshAtARandomMoment(t *testing.T) {
 	var at []time.Duration
 	second := w.signedConsensus(testNow.Add(time.Hour), first.Head.Digest, nil)
 	w.all(func(q Request, from *env.Peer) ([]byte, error) {
-		at = append(at, time.Duration(w.f.Now()))
+		if q.Kind == AskHead && q.Known == first.Head.Digest {
+			at = append(at, time.Duration(w.f.Now()))
+		}
 		return mirror(second)(q, from)
 	})
-	w.f.Run(32 * time.Minute)
+	w.f.Run(122 * time.Minute)
 	quarters := make(map[int]int)
 	for _, when := range at {
-		if when < time.Hour || when > 90*time.Minute+time.Second {
+		if when < 90*time.Minute || when > 3*time.Hour+5*time.Second {
 			t.Errorf("asked at %v", when)
 		}
-		quarters[int((when-time.Hour)/(450*time.Second))]++
+		quarters[int((when-90*time.Minute)/(1350*time.Second))]++
 	}
 	for i := range 4 {
 		if quarters[i] == 0 {
@@ -424,14 +427,14 @@ func TestPreferredSourcesComeFirstAndOthersHelpWhenTheyFail(t *testing.T) {
 	others := 0
 	w.all(func(q Request, from *env.Peer) ([]byte, error) { others++; return mirror(second)(q, from) })
 	w.serve[testIdentity(3)] = mirror(second)
-	w.f.Run(45 * time.Minute)
+	w.f.Run(135 * time.Minute)
 	if others != 0 || c.follower.Current().Head.Digest != second.Head.Digest {
 		t.Errorf("others were asked %d times", others)
 	}
-	third := w.signedConsensus(testNow.Add(2*time.Hour), second.Head.Digest, nil)
+	third := w.signedConsensus(testNow.Add(3*time.Hour), second.Head.Digest, nil)
 	w.all(mirror(third))
 	w.serve[testIdentity(3)] = func(Request, *env.Peer) ([]byte, error) { return nil, errUnreachable }
-	w.until(time.Hour, "help from others", func() bool { return c.follower.Current().Head.Digest == third.Head.Digest })
+	w.until(2*time.Hour, "help from others", func() bool { return c.follower.Current().Head.Digest == third.Head.Digest })
 }
 
 func TestNothingIsHeardAfterStop(t *testing.T) {
@@ -445,23 +448,6 @@ func TestNothingIsHeardAfterStop(t *testing.T) {
 	w.f.Run(2 * time.Hour)
 	if len(c.consensus) != 0 || len(c.progress) != said {
 		t.Errorf("heard %d consensuses and %q", len(c.consensus), c.progress[said:])
-	}
-}
-
-func TestHintsAreBounded(t *testing.T) {
-	t.Parallel()
-	w, c := mirrors(t, 13, 3)
-	h := w.signedConsensus(testNow, cert.Digest{}, nil)
-	w.all(mirror(h))
-	c.start()
-	w.f.Run(time.Second)
-	before := c.follower.Stats().Rounds
-	for range 100 {
-		w.f.Do(func() { c.follower.OnHint(testNow.Add(time.Minute)) })
-		w.f.Run(time.Second)
-	}
-	if rounds := c.follower.Stats().Rounds - before; rounds == 0 || rounds > 12 {
-		t.Errorf("a hundred hints made %d rounds", rounds)
 	}
 }
 

@@ -132,12 +132,15 @@ func (a *Agent) judge(r Rumour, now env.Mono) (accept, fresh, final bool) {
 	if r.Identity == a.cfg.Identity {
 		return a.own.Descriptor != nil && r.Descriptor == a.own.Digest, false, false
 	}
+	if !a.keeps(r.Identity) {
+		return false, false, false
+	}
 	if e := a.store.entries[r.Identity]; e != nil {
 		if r.Descriptor == e.Digest {
 			return true, r.isFarewell() && !e.leaving, true
 		}
 		as := &Descriptor{Issued: r.Issued, Published: r.Published, Digest: r.Descriptor}
-		if as.Compare(e.Descriptor) < 0 {
+		if as.Compare(e.Descriptor) < 0 && !a.cfg.Undefended.Replays {
 			a.stats.LateRumours++
 			return false, false, true
 		}

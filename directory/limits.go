@@ -5,13 +5,18 @@ import "time"
 // testLimits are the defaults of parameters in test networks, where all relays may sit on one address, and nobody
 // waits for an hour.
 var testLimits = Parameters{
-	CandidatesPerSite: 65_536,
-	GuardMinAge:       0,
-	NewRelays:         65_535,
-	ReconcileMillis:   1_000,
-	RelaysPerAddress:  65_535,
-	RelaysPerSite:     65_535,
-	UpdateMillis:      1_000,
+	CandidatesPerSite:  65_536,
+	GuardMinAge:        0,
+	MeasureIntervals:   120,
+	MeasureKiB:         128,
+	MeasureMillis:      500,
+	NewRelays:          65_535,
+	ReconcileMillis:    1_000,
+	RelaysPerAddress:   65_535,
+	RelaysPerSite:      65_535,
+	SiteLimits:         0,
+	UnreachableSeconds: 0,
+	UpdateMillis:       1_000,
 }
 
 // Limit returns the value of a parameter as Param does, but with the defaults of a test network where the network is
@@ -42,6 +47,7 @@ const (
 	clientRate, clientBurst   = 1, 30          // requests a second of one client link
 	siteRate, siteBurst       = 10, 300        // requests a second of the clients of one /24 or /48
 	relayRate, relayBurst     = 50, 2000       // requests a second of one relay, or of the unlisted ones of one site
+	sketchRate, sketchBurst   = 2, 60          // sketches a second for one relay, or for the unlisted ones of one site
 	clientBytes, clientVolume = 64 << 10, 4    // bytes a second for one client, and a burst of so many consensuses
 	siteBytes, siteVolume     = 512 << 10, 32  // the same for a site
 	relayBytes, relayVolume   = 1 << 20, 16    // the same for a relay, or for the unlisted ones of a site

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io/fs"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -20,14 +21,15 @@ const fastEnough = 100
 type candidate struct {
 	*standing
 	*Descriptor
-	lot    [32]byte // decides between newcomers
-	listed bool     // in the last consensus
+	at     []netip.AddrPort // where it was reached
+	lot    [32]byte         // decides between newcomers
+	listed bool             // in the last consensus
 }
 
-// list returns the relays of the next consensus. Those that the last one listed come first; newcomers are limited in
-// number, and drawn by a hash of their prefix and of the last consensus, which nobody can foresee or wait for: being
-// many in one place, or early, does not help.
-func (a *Authority) list(wall time.Time) []Relay {
+// vote says what this authority would list in a consensus of that time if it were alone. Relays that the last one
+// listed come first; newcomers are limited in number, and drawn by a hash of their prefix and of the last consensus,
+// which nobody can foresee or wait for: being many in one place, or early, does not help.
+func (a *Authority) vote(at, wall time.Time) *Vote {
 	var last *Consensus
 	if c := a.cfg.Follower.current; c != nil {
 		last = c.Consensus
@@ -49,7 +51,7 @@ func (a *Authority) list(wall time.Time) []Relay {
 	addresses, sites := make(map[netip.Addr]int), make(map[netip.Prefix]int)
 	var chosen []*candidate
 	for _, c := range all {
-		host := c.reached[0].Addr()
+		host := c.at[0].Addr()
 		full := addresses[host] >= perAddress || sites[ipaddr.Site(host)] >= perSite
 		if full || !c.listed && fresh == 0 || len(chosen) >= MaxRelays {
 			continue
@@ -61,24 +63,56 @@ func (a *Authority) list(wall time.Time) []Relay {
 		sites[ipaddr.Site(host)]++
 		chosen = append(chosen, c)
 	}
-	return a.describe(chosen, wall)
+	slices.SortFunc(chosen, func(x, y *candidate) int { return x.standing.id.Compare(y.standing.id) })
+	v := &Vote{
+		Head: &VoteHead{ValidAfter: at, Author: a.cfg.Identity, Serial: a.network.Serial},
+		Listing: &Consensus{
+			Parameters: a.parameters(), Recommended: OurProtocols(), Required: OurProtocols(), NetworkSerial: a.network.Serial,
+		},
+		Methods: []uint64{ConsensusMethod},
+	}
+	a.describe(v, chosen, wall)
+	a.addPrevious(v)
+	return v
 }
 
-// candidates are the relays that may be listed: reachable, with a good descriptor, and not about to leave.
+// addPrevious puts the newest consensus before the session into a vote, if its signatures will still be good then.
+func (a *Authority) addPrevious(v *Vote) {
+	c := a.cfg.Follower.current
+	if c == nil || !c.Head.ValidAfter.Before(v.Head.ValidAfter) {
+		return
+	}
+	v.Previous = c.head
+	if v.readPrevious(a.network) != nil {
+		v.Previous, v.previous = nil, nil
+	}
+}
+
+// candidates are the relays that may be listed: reachable, with a good descriptor, and not about to leave. One of the
+// last consensus that has stopped answering a while ago is kept, but not as running: most come back.
 func (a *Authority) candidates(last *Consensus, wall time.Time) []*candidate {
 	var out []*candidate
+	keep := time.Duration(a.network.Limit(UnreachableSeconds)) * time.Second
 	for _, id := range a.cfg.Agent.store.identities() {
 		e, s := a.cfg.Agent.store.entries[id], a.relays[id]
-		if s == nil || !s.up() || e.leaving || !wall.Before(e.Expires()) || !wall.Before(e.OnionKeyUntil) ||
+		if s == nil || e.leaving || !wall.Before(e.Expires()) || !wall.Before(e.OnionKeyUntil) ||
 			len(e.Protocols.Missing(OurProtocols())) > 0 {
 			continue
 		}
-		c := &candidate{standing: s, Descriptor: e.Descriptor}
+		var before *Relay
 		if last != nil {
-			if c.listed = last.Lookup(id) != nil; !c.listed {
-				prefix := ipaddr.Site(s.reached[0].Addr()).Addr().As16()
-				c.lot = sha256.Sum256(append(last.Head.Digest[:], prefix[:]...))
-			}
+			before = last.Lookup(id)
+		}
+		c := &candidate{standing: s, Descriptor: e.Descriptor, at: s.reached, listed: before != nil}
+		if !s.up() && before != nil && wall.Sub(s.lastSeen) < keep {
+			c.at = slices.DeleteFunc(slices.Clone(before.Addresses), func(o netip.AddrPort) bool { return !slices.Contains(e.Addresses, o) })
+		}
+		if len(c.at) == 0 {
+			continue
+		}
+		if last != nil && before == nil {
+			prefix := ipaddr.Site(c.at[0].Addr()).Addr().As16()
+			c.lot = sha256.Sum256(append(last.Head.Digest[:], prefix[:]...))
 		}
 		out = append(out, c)
 	}
@@ -86,11 +120,20 @@ func (a *Authority) candidates(last *Consensus, wall time.Time) []*candidate {
 }
 
 // describe says what the chosen relays may be used for.
-func (a *Authority) describe(chosen []*candidate, wall time.Time) []Relay {
-	weightCap := uint64(a.network.Limit(WeightCap))
-	weights := make([]uint64, len(chosen))
+func (a *Authority) describe(v *Vote, chosen []*candidate, wall time.Time) {
+	weights := make([]uint64, len(chosen)) // what this authority thinks of them
 	for i, c := range chosen {
-		weights[i] = min(max(c.Bandwidth>>10, 1), weightCap)
+		weights[i] = min(max(c.Bandwidth>>10, 1), uint64(a.network.Limit(WeightCap)))
+		if a.cfg.Measured == nil {
+			continue
+		}
+		kib, ok := a.cfg.Measured(c.standing.id)
+		if ok = ok && kib > 0; ok {
+			weights[i] = uint64(kib)
+		} else {
+			kib, weights[i] = 0, min(weights[i], uint64(a.network.Limit(UnmeasuredCap)))
+		}
+		v.Measured = append(v.Measured, kib)
 	}
 	sorted := slices.Sorted(slices.Values(weights))
 	fast := uint64(fastEnough)
@@ -98,34 +141,36 @@ func (a *Authority) describe(chosen []*candidate, wall time.Time) []Relay {
 		fast = min(fast, sorted[len(sorted)/8])
 	}
 	age := a.guardAge(wall)
-	relays := make([]Relay, len(chosen))
+	v.Listing.Relays = make([]Relay, len(chosen))
+	v.Descriptors = make([]DescriptorRef, len(chosen))
 	for i, c := range chosen {
 		r := Relay{
 			Identity:  c.Descriptor.Identity,
 			OnionKey:  c.OnionKey,
-			Addresses: c.reached,
-			Weight:    uint32(weights[i]),
+			Addresses: c.at,
+			Weight:    uint32(min(max(c.Bandwidth>>10, 1), math.MaxUint32)),
 			Ports:     c.Policy.Summary(c.IPv6Exit),
 			Protocols: c.Protocols,
 			Families:  c.FamilyIDs(),
 			Nickname:  c.Nickname,
-			Flags:     FlagRunning | FlagValid,
+			Flags:     FlagValid,
 		}
 		set := func(flag Flags, when bool) {
 			if when {
 				r.Flags |= flag
 			}
 		}
-		isFast, isStable := weights[i] >= fast, wall.Sub(c.upSince) >= age/8
+		isFast, isStable := weights[i] >= fast, c.up() && wall.Sub(c.upSince) >= age/8
+		set(FlagRunning, c.up())
 		set(FlagAuthority, a.network.IsAuthority(r.Identity))
 		set(FlagExit, !r.Ports.IsEmpty())
 		set(FlagIPv6Exit, len(r.Ports.IPv6) > 0)
 		set(FlagFast, isFast)
 		set(FlagStable, isStable)
 		set(FlagGuard, isFast && isStable && wall.Sub(c.firstSeen) >= age)
-		relays[i] = r
+		v.Listing.Relays[i] = r
+		v.Descriptors[i] = DescriptorRef{Digest: c.Digest, Issued: c.Issued, Published: c.Published}
 	}
-	return relays
 }
 
 // guardAge is the age from which a relay may be a guard: the parameter, or half the age of a young network, so that

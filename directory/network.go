@@ -50,6 +50,25 @@ func Quorum(n int) int { return (n+(n-1)/3)/2 + 1 }
 // that of the formula. The signers must be at least a quorum of the authorities; for a file that replaces an older
 // one they must be a quorum of the older file's authorities too (see Replaces).
 func NewNetwork(n Network, signers ...cert.Signer) (*Network, error) {
+	made, err := n.draft()
+	var body, sealed []byte
+	if err == nil {
+		body, err = made.body()
+	}
+	if err == nil {
+		sealed, err = cert.Seal(cert.NetworkDocument, n.ID, body, signers...)
+	}
+	if err == nil {
+		err = made.verify(sealed)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("making a network file: %w", err)
+	}
+	return made, nil
+}
+
+// draft returns a checked copy without signatures.
+func (n Network) draft() (*Network, error) {
 	n.Created = n.Created.Truncate(time.Millisecond).UTC()
 	n.Authorities = slices.Clone(n.Authorities)
 	slices.SortFunc(n.Authorities, func(a, b Contact) int { return a.Identity.Compare(b.Identity) })
@@ -60,21 +79,7 @@ func NewNetwork(n Network, signers ...cert.Signer) (*Network, error) {
 		n.Quorum = Quorum(len(n.Authorities))
 	}
 	n.endorsements = nil
-	if err := n.check(); err != nil {
-		return nil, fmt.Errorf("making a network file: %w", err)
-	}
-	body, err := n.body()
-	if err != nil {
-		return nil, fmt.Errorf("making a network file: %w", err)
-	}
-	sealed, err := cert.Seal(cert.NetworkDocument, n.ID, body, signers...)
-	if err != nil {
-		return nil, fmt.Errorf("making a network file: %w", err)
-	}
-	if err := n.verify(sealed); err != nil {
-		return nil, fmt.Errorf("making a network file: %w", err)
-	}
-	return &n, nil
+	return &n, n.check()
 }
 
 // check checks everything but the signatures.
@@ -135,12 +140,20 @@ func (n *Network) checkContact(c Contact) error {
 // verify opens sealed, whose body must be that of n, and keeps its endorsements. The certificates must be valid at
 // the time of creation: a network file outlives them.
 func (n *Network) verify(sealed []byte) error {
+	if err := n.verifySignatures(sealed); err != nil {
+		return err
+	}
+	if have := n.countAuthorities(n.Signers()); have < n.Quorum {
+		return fmt.Errorf("%w: %d of its authorities, want %d", ErrSigners, have, n.Quorum)
+	}
+	return nil
+}
+
+// verifySignatures is verify for a file that may have too few signatures.
+func (n *Network) verifySignatures(sealed []byte) error {
 	doc, err := cert.Open(sealed, n.ID, n.Created, cert.NetworkDocument, maxNetworkBody)
 	if err != nil {
 		return err
-	}
-	if have := n.countAuthorities(doc.Signers()); have < n.Quorum {
-		return fmt.Errorf("%w: %d of its authorities, want %d", ErrSigners, have, n.Quorum)
 	}
 	n.endorsements = doc.Endorsements
 	return nil

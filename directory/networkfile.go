@@ -50,14 +50,15 @@ var networkKeys = []string{"name", "id", "serial", "created", "quorum", "test", 
 // is not signed by a quorum of its own authorities: so it has not been altered since. That these authorities are to
 // be trusted nobody but the person who chose the file can say; for a file that replaces another see Replaces.
 func ParseNetworkFile(text []byte) (*Network, error) {
-	n, err := parseNetworkFile(text)
+	n, err := parseNetworkFile(text, false)
 	if err != nil {
 		return nil, fmt.Errorf("reading a network file: %w", err)
 	}
 	return n, nil
 }
 
-func parseNetworkFile(text []byte) (*Network, error) {
+// parseNetworkFile parses a file; a draft may have too few signatures.
+func parseNetworkFile(text []byte, draft bool) (*Network, error) {
 	if len(text) > MaxNetworkFile {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(text), MaxNetworkFile)
 	}
@@ -88,11 +89,18 @@ func parseNetworkFile(text []byte) (*Network, error) {
 		return nil, err
 	}
 	compact := strings.Join(strings.Fields(file.Signature.Data), "")
+	if draft && compact == "" {
+		return n, nil
+	}
 	detached, err := base64.StdEncoding.Strict().DecodeString(compact)
 	if err != nil || compact == "" {
 		return nil, fmt.Errorf("%w signature: not base64", ErrMalformed)
 	}
-	if err := n.verify(cert.Attach(detached, body)); err != nil {
+	verify := n.verify
+	if draft {
+		verify = n.verifySignatures
+	}
+	if err := verify(cert.Attach(detached, body)); err != nil {
 		if errors.Is(err, cert.ErrSignature) {
 			return nil, fmt.Errorf("%w; has the file been altered?", err)
 		}
@@ -129,22 +137,20 @@ func explainTOML(err error) error {
 }
 
 // AppendTOML appends the text of the network file, which ParseNetworkFile reads, to b. Comments, spaces and the
-// order of keys are not covered by the signature; everything else is.
+// order of keys are not covered by the signature; everything else is. It fails when fewer than a quorum of the file's
+// own authorities have signed it.
 func (n *Network) AppendTOML(b []byte) ([]byte, error) {
-	if len(n.endorsements) == 0 {
-		return nil, fmt.Errorf("writing a network file: %w: make it with NewNetwork", ErrSigners)
+	if err := n.Complete(nil); err != nil {
+		return nil, fmt.Errorf("writing a network file: %w", err)
 	}
-	body, err := n.body()
+	return n.AppendDraft(b)
+}
+
+// AppendDraft appends the text of a network file that may have too few signatures, which ParseNetworkDraft reads.
+func (n *Network) AppendDraft(b []byte) ([]byte, error) {
+	detached, err := n.detached()
 	if err != nil {
-		return nil, err
-	}
-	sealed, err := cert.Join(cert.NetworkDocument, body, n.endorsements...)
-	if err != nil {
-		return nil, err
-	}
-	detached, err := cert.Detach(sealed, body)
-	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("writing a network file: %w", err)
 	}
 	w := func(format string, args ...any) { b = fmt.Appendf(b, format, args...) }
 	w("# The network file of %s.\n", n.Name)
@@ -173,6 +179,22 @@ func (n *Network) AppendTOML(b []byte) ([]byte, error) {
 	}
 	w("\"\"\"\n")
 	return b, nil
+}
+
+// detached are the signatures apart from what they sign; nothing when there are none.
+func (n *Network) detached() ([]byte, error) {
+	if len(n.endorsements) == 0 {
+		return nil, nil
+	}
+	body, err := n.body()
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := cert.Join(cert.NetworkDocument, body, n.endorsements...)
+	if err != nil {
+		return nil, err
+	}
+	return cert.Detach(sealed, body)
 }
 
 func appendContacts(w func(string, ...any), table string, list []Contact) {

@@ -22,15 +22,22 @@ const (
 	OnionKeyDays    Parameter = "onion_key_days"
 
 	// What follows limits who may join and how news spreads: see Network.Limit for test networks.
-	Candidates        Parameter = "candidates"
-	CandidatesPerSite Parameter = "candidates_per_site"
-	GuardMinAge       Parameter = "guard_min_age_s"
-	NewRelays         Parameter = "new_relays"
-	ReconcileMillis   Parameter = "reconcile_ms"
-	RelaysPerAddress  Parameter = "relays_per_address"
-	RelaysPerSite     Parameter = "relays_per_site"
-	UpdateMillis      Parameter = "update_ms"
-	WeightCap         Parameter = "weight_cap"
+	Candidates         Parameter = "candidates"
+	CandidatesPerSite  Parameter = "candidates_per_site"
+	FullView           Parameter = "full_view"
+	GuardMinAge        Parameter = "guard_min_age_s"
+	MeasureIntervals   Parameter = "measure_intervals"
+	MeasureKiB         Parameter = "measure_kib"
+	MeasureMillis      Parameter = "measure_ms"
+	NewRelays          Parameter = "new_relays"
+	ReconcileMillis    Parameter = "reconcile_ms"
+	RelaysPerAddress   Parameter = "relays_per_address"
+	RelaysPerSite      Parameter = "relays_per_site"
+	SiteLimits         Parameter = "site_limits"
+	UnmeasuredCap      Parameter = "unmeasured_cap"
+	UnreachableSeconds Parameter = "unreachable_s"
+	UpdateMillis       Parameter = "update_ms"
+	WeightCap          Parameter = "weight_cap"
 )
 
 // ParameterInfo describes a parameter.
@@ -44,15 +51,22 @@ var parameterTable = [...]ParameterInfo{
 	{Candidates, 4096, 16, 65_536, "relays outside the consensus whose descriptors a relay keeps"},
 	{CandidatesPerSite, 16, 1, 65_536, "of these at most so many in one IPv4 /24 or IPv6 /48, and four times as many in one IPv6 /32"},
 	{DistinctSubnets, 1, 0, 1, "1: no two relays of a circuit in one IPv4 /16 or IPv6 /32; 0: anywhere"},
+	{FullView, 500, 1, 65_535, "relays in the consensus up to which every relay keeps the descriptors of all; beyond, only authorities do"},
 	{GuardMinAge, 691_200, 0, 31_536_000, "seconds for which a relay must be known before it can be a guard; at most half the age of the network"},
 	{IntervalMillis, 3_600_000, 500, 86_400_000, "milliseconds from one consensus to the next"},
 	{KeepaliveMillis, 5_000, 50, 60_000, "milliseconds after which an idle link sends padding; a link silent for 2.8 times as long is dead"},
+	{MeasureIntervals, 12, 0, 10_000, "intervals in which an authority measures each relay about once; 0: never"},
+	{MeasureKiB, 65_536, 16, 1_048_576, "KiB that are carried in one measurement at most"},
+	{MeasureMillis, 5_000, 100, 60_000, "milliseconds that one measurement carries data for at most; an authority begins one in twice that time"},
 	{MinRelays, 3, 1, 10_000, "relays that the authorities wait for before the first consensus"},
 	{NewRelays, 50, 1, 65_535, "relays that a consensus may list for the first time, or an eighth of those listed if that is more"},
 	{OnionKeyDays, 7, 1, 30, "days for which a relay announces one onion key"},
-	{ReconcileMillis, 60_000, 100, 3_600_000, "milliseconds after which a relay compares what it knows with another"},
+	{ReconcileMillis, 600_000, 100, 3_600_000, "milliseconds after which a relay compares what it knows with another"},
 	{RelaysPerAddress, 2, 1, 65_535, "relays that a consensus lists on one IP address"},
 	{RelaysPerSite, 16, 1, 65_535, "relays that a consensus lists in one IPv4 /24 or IPv6 /48"},
+	{SiteLimits, 1, 0, 1, "1: what clients, and relays outside the consensus, may do is counted together for each IPv4 /24 or IPv6 /48; 0: one by one"},
+	{UnmeasuredCap, 2_048, 1, 4_294_967_295, "largest weight in KiB a second of a relay that the authorities could have measured and have not"},
+	{UnreachableSeconds, 86_400, 0, 2_592_000, "seconds for which a relay that no longer answers stays listed, but not as running"},
 	{UpdateMillis, 3_600_000, 100, 86_400_000, "milliseconds after which news of a relay are passed on again, with a burst of three; at most an interval"},
 	{WeightCap, 131_072, 1, 4_294_967_295, "largest weight that a relay gets for what it claims, in KiB a second"},
 }

@@ -2,6 +2,7 @@ package directory
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -206,6 +207,9 @@ func (a *Agent) onPulled(p *pull, from env.Target, status Status, sealed []byte,
 		return
 	}
 	d, err := OpenDescriptor(sealed, a.network, a.env.Clock.Wall())
+	if errors.Is(err, ErrExpired) && a.cfg.Undefended.Replays {
+		d, err = OpenDescriptor(sealed, a.network, a.env.Clock.Wall().Add(-yesterday))
+	}
 	if err == nil && d.Digest != p.digest {
 		err = fmt.Errorf("%w: another descriptor than asked for", ErrDigest)
 	}
@@ -243,7 +247,7 @@ func (a *Agent) confirm(h *hearsay) {
 func (a *Agent) take(e *entry) {
 	held := a.store.entries[e.Identity]
 	switch {
-	case e.Identity == a.cfg.Identity, held != nil && e.Compare(held.Descriptor) <= 0, !e.IsNews(a.env.Clock.Wall()):
+	case e.Identity == a.cfg.Identity, !a.keeps(e.Identity), !a.cfg.Undefended.Replays && (held != nil && e.Compare(held.Descriptor) <= 0 || !e.IsNews(a.env.Clock.Wall())):
 		a.refuse(e.Digest, refusedFor)
 		return
 	}

@@ -19,6 +19,7 @@ const (
 	bodyRate    = 4 << 10          // so many bytes a second beside it
 	maxBodyAsks = 6                // sources that are asked for the body
 	youngRetry  = 5 * time.Second  // longest wait for the first consensus of a network
+	portalRetry = 10 * time.Second // longest wait while there is no way to the network
 )
 
 // offer is a head that was offered in a round, with those who have it.
@@ -34,19 +35,23 @@ type round struct {
 	asked   []env.Target
 	open    int  // requests for heads without an answer yet
 	answers int  // answers that say something about the network
+	hurried bool // the first source does not answer at once
 	chosen  bool // the heads are in
 
 	offers []offer
 	grace  env.Timer // runs since the first answer
+	hurry  env.Timer // runs since the first question
 	body   struct {
 		sources []env.Target
-		timer   env.Timer
 		asks    int
+		diffs   int  // sources that were asked for a diff
+		whole   bool // no more diffs
 	}
+	strange []env.Target // showed heads of authorities that the network file does not name
 
 	// Why there may be no offer.
-	unreached, bad, busy, notYet, same, old, early, expired int
-	earlyBy, expiredBy                                      time.Duration
+	unreached, bad, busy, notYet, same, old, early, expired, foreign, offline, clock int
+	earlyBy, expiredBy                                                               time.Duration
 }
 
 func (f *Follower) startRound() {
@@ -64,7 +69,7 @@ func (f *Follower) startRound() {
 func (f *Follower) endRound() {
 	if r := f.round; r != nil {
 		f.round = nil
-		for _, t := range []env.Timer{r.grace, r.body.timer} {
+		for _, t := range []env.Timer{r.grace, r.hurry} {
 			if t != nil {
 				t.Stop()
 			}
@@ -79,22 +84,64 @@ func (f *Follower) tell(percent int, doing, awaiting string) {
 	}
 }
 
+// patience is how long one answer is waited for before others are asked, and how long others are waited for after the
+// first has come.
+func (f *Follower) patience() time.Duration {
+	longest := time.Second
+	if f.Current() != nil {
+		longest = 3 * time.Second // nobody waits
+	}
+	return min(max(f.interval()/10, 100*time.Millisecond), longest)
+}
+
+// parallel is how many answers are to be there or on their way now. A client that has a consensus asks one source first:
+// the others then need only say whether theirs is the same, which is a few bytes instead of all signatures.
+func (f *Follower) parallel(r *round) int {
+	if f.Current() == nil || !f.cfg.Self.IsZero() || r.answers > 0 || r.hurried {
+		return wantedHeads
+	}
+	return 1
+}
+
+// known is the newest consensus that this node has heard of: of a head that was offered in this round, or of the one in
+// use.
+func (f *Follower) known(r *round) cert.Digest {
+	var newest *Head
+	if f.Current() != nil {
+		newest = f.current.Head
+	}
+	for _, o := range r.offers {
+		if newest == nil || o.head.ValidAfter.After(newest.ValidAfter) {
+			newest = o.head
+		}
+	}
+	if newest == nil {
+		return cert.Digest{}
+	}
+	return newest.Digest
+}
+
 // askHeads keeps as many requests open as answers are wanted.
 func (f *Follower) askHeads(r *round) {
-	for r.answers+r.open < wantedHeads && len(r.sources) > 0 {
+	for r.answers+r.open < f.parallel(r) && len(r.sources) > 0 {
 		to := r.sources[0]
 		r.sources = r.sources[1:]
 		r.asked = append(r.asked, to)
 		r.open++
 		f.stats.Heads++
-		f.ask(r, to, Request{Kind: AskHead}, MaxConsensusHead, headTimeout, func(status Status, body []byte, err error) {
+		known := f.known(r)
+		f.ask(r, to, Request{Kind: AskHead, Known: known}, MaxConsensusHead, headTimeout, func(status Status, body []byte, err error) {
 			if r.chosen {
 				return
 			}
 			r.open--
-			f.onHead(r, to, status, body, err)
+			if err == nil && status == StatusOK && len(body) == 0 && !known.IsZero() {
+				f.onSame(r, to, known)
+			} else {
+				f.onHead(r, to, status, body, err)
+			}
 			if r.answers > 0 && r.grace == nil {
-				r.grace = f.env.Clock.AfterFunc(min(max(f.interval()/10, 100*time.Millisecond), time.Second), func() {
+				r.grace = f.env.Clock.AfterFunc(f.patience(), func() {
 					if f.round == r && !r.chosen {
 						f.choose(r)
 					}
@@ -106,6 +153,27 @@ func (f *Follower) askHeads(r *round) {
 			}
 		})
 	}
+	if r.hurry == nil && f.parallel(r) < wantedHeads {
+		r.hurry = f.env.Clock.AfterFunc(f.patience(), func() {
+			if f.round == r && !r.chosen {
+				r.hurried = true
+				f.askHeads(r)
+			}
+		})
+	}
+}
+
+// onSame counts a source that has no newer consensus than the one that it was told of.
+func (f *Follower) onSame(r *round, from env.Target, known cert.Digest) {
+	r.answers++
+	f.sources.forgive(from.Identity)
+	for i := range r.offers {
+		if o := &r.offers[i]; o.head.Digest == known {
+			o.from = append(o.from, from)
+			return
+		}
+	}
+	r.same++
 }
 
 // ask makes one request of a round. done is called once unless the round has ended.
@@ -117,6 +185,9 @@ func (f *Follower) ask(r *round, to env.Target, q Request, limit int, timeout ti
 			done(status, body, err)
 		}
 		over = true
+	}
+	if f.cfg.Undefended.AnySize {
+		limit, timeout = anySize, anyTime
 	}
 	timer := f.env.Clock.AfterFunc(timeout, func() { finish(0, nil, fmt.Errorf("%w within %v", errNoAnswer, timeout)) })
 	fetch(f.cfg.Fetcher, to, q, limit, func(status Status, body []byte, err error) {
@@ -201,16 +272,36 @@ func (f *Follower) onHead(r *round, from env.Target, status Status, sealed []byt
 		}
 		f.log.Debug("a head that cannot be checked by the clock here", "relay", from.Identity.Short(), "err", err)
 		return
+	case errors.Is(err, ErrSigners):
+		// Perhaps the authorities have changed, and the source has the network file that says so: see updateNetwork.
+		f.stats.Strange++
+		r.strange = append(r.strange, from)
+		f.sources.shun(from.Identity, now.Add(min(shunStale, f.interval())), now)
+		return
 	case err != nil:
-		if errors.Is(err, errNoAnswer) {
-			r.unreached++
-		} else {
-			r.bad++
-		}
+		f.countFailure(r, from, err)
 		f.blame(from, err)
 		return
 	}
 	f.judgeHead(r, from, h, bytes.Clone(sealed))
+}
+
+// countFailure notes why a source gave no head, to explain it.
+func (f *Follower) countFailure(r *round, from env.Target, err error) {
+	var clock *env.ClockError
+	switch {
+	case errors.As(err, &clock):
+		r.clock++
+		f.skews.add(from.Identity, clock.Skew)
+	case errors.Is(err, env.ErrNotRelay):
+		r.foreign++
+	case errors.Is(err, env.ErrOffline):
+		r.offline++
+	case errors.Is(err, errNoAnswer):
+		r.unreached++
+	default:
+		r.bad++
+	}
 }
 
 // judgeHead compares a verified head with the clock and with what is held.
@@ -219,7 +310,7 @@ func (f *Follower) judgeHead(r *round, from env.Target, h *Head, sealed []byte) 
 	stale := func() { f.sources.shun(from.Identity, now.Add(min(shunStale, f.interval())), now) }
 	if f.floor != nil {
 		if err := h.Follows(f.floor); errors.Is(err, ErrFork) {
-			f.onFork(from, f.floor, h, sealed)
+			f.onFork(from, f.floor, h, f.sealedFloor(), sealed)
 			r.bad++
 			return
 		} else if err != nil {
@@ -260,13 +351,25 @@ func (f *Follower) judgeHead(r *round, from env.Target, h *Head, sealed []byte) 
 	r.offers = append(r.offers, offer{h, sealed, []env.Target{from}})
 }
 
+// sealedFloor is the sealed head of the newest consensus accepted; nil when only its dates are known.
+func (f *Follower) sealedFloor() []byte {
+	if f.current != nil && f.current.Head.Digest == f.floor.Digest {
+		return f.current.head
+	}
+	return nil
+}
+
 // onFork raises the alarm: two heads, both signed by a quorum, that cannot both be true. The one that is held stays in
-// use, the other is kept as evidence.
-func (f *Follower) onFork(from env.Target, held, other *Head, sealed []byte) {
+// use; both are kept as evidence.
+func (f *Follower) onFork(from env.Target, held, other *Head, sealedHeld, sealedOther []byte) {
 	f.stats.Forks++
-	f.gripes.warn("the authorities have signed two contradicting consensuses: keeping the one in use; tell the operators of the network, the other is stored as evidence",
+	f.gripes.warn("the authorities have signed two contradicting consensuses: keeping the one in use; tell the operators of the network, both are stored as evidence",
 		"relay", from.Identity.Short(), "valid_after", other.ValidAfter, "held", held.Digest.Short(), "other", other.Digest.Short())
-	f.env.Store.Save(forkBlob, sealed, f.saved)
+	if f.fork != nil && f.fork.one.Digest == held.Digest && f.fork.other.Digest == other.Digest {
+		return
+	}
+	f.fork = &contradiction{held, other}
+	f.env.Store.Save(forkBlob, joinHeads(sealedHeld, sealedOther), f.saved)
 }
 
 // choose ends the first half of a round: the newest head wins.
@@ -280,10 +383,14 @@ func (f *Follower) choose(r *round) {
 	}
 	slices.SortStableFunc(r.offers, func(a, b offer) int { return b.head.ValidAfter.Compare(a.head.ValidAfter) })
 	for len(r.offers) > 1 && r.offers[0].head.ValidAfter.Equal(r.offers[1].head.ValidAfter) {
-		f.onFork(r.offers[1].from[0], r.offers[0].head, r.offers[1].head, r.offers[1].sealed)
+		f.onFork(r.offers[1].from[0], r.offers[0].head, r.offers[1].head, r.offers[0].sealed, r.offers[1].sealed)
 		at := r.offers[0].head.ValidAfter
 		r.offers = slices.DeleteFunc(r.offers, func(o offer) bool { return o.head.ValidAfter.Equal(at) })
 		r.bad++
+	}
+	f.strangers = len(r.strange) > 0
+	if f.strangers {
+		f.updateNetwork(r.strange)
 	}
 	if len(r.offers) == 0 {
 		f.explain(r)
@@ -308,22 +415,29 @@ func b2i(b bool) int {
 	return 0
 }
 
-// askBody asks the next source for the body of the head that won.
+// maxDiffAsks are the sources that are asked for a diff before the whole body is fetched.
+const maxDiffAsks = 2
+
+// askBody asks the next source for the body of the head that won, or for the diff that leads to it.
 func (f *Follower) askBody(r *round, o *offer) {
 	if len(r.body.sources) == 0 || r.body.asks >= maxBodyAsks {
 		f.fail("no relay gave the consensus that it announced", f.interval()/4)
+		return
+	}
+	length := int(o.head.BodyLength)
+	f.tell(30, fmt.Sprintf("fetching the consensus of %s, %d kB", o.head.ValidAfter.UTC().Format(time.DateTime), (length+999)/1000), "the relay that has it")
+	timeout := bodyTimeout + time.Duration(length/bodyRate)*time.Second
+	if f.current != nil && !r.body.whole && r.body.diffs < min(maxDiffAsks, len(r.body.sources)) {
+		f.askDiff(r, o, timeout)
 		return
 	}
 	from := r.body.sources[0]
 	r.body.sources = r.body.sources[1:]
 	r.body.asks++
 	f.stats.Bodies++
-	length := int(o.head.BodyLength)
-	f.tell(30, fmt.Sprintf("fetching the consensus of %s, %d kB", o.head.ValidAfter.UTC().Format(time.DateTime), (length+999)/1000), "the relay that has it")
-	timeout := bodyTimeout + time.Duration(length/bodyRate)*time.Second
 	f.ask(r, from, Request{Kind: AskBody, Digest: o.head.Digest}, length, timeout, func(status Status, body []byte, err error) {
 		switch {
-		case err == nil && status == StatusOK && len(body) != length:
+		case err == nil && status == StatusOK && len(body) != length && !f.cfg.Undefended.AnyBody:
 			err = fmt.Errorf("%w: a body of %d bytes, want %d", ErrDigest, len(body), length)
 			fallthrough
 		case err != nil:
@@ -332,28 +446,74 @@ func (f *Follower) askBody(r *round, o *offer) {
 		case status != StatusOK: // it has gone on to the next one, or is busy
 			f.askBody(r, o)
 		default:
-			f.verifyBody(r, o, from, body)
+			f.stats.BodyBytes += uint64(len(body))
+			f.verify(r, o, func() ([]byte, error) { return body, nil }, func() {}, func(err error) {
+				f.blame(from, err)
+				f.askBody(r, o)
+			})
 		}
 	})
 }
 
-// verifyBody opens the body in the pool: for a large network it takes longer than an actor may.
-func (f *Follower) verifyBody(r *round, o *offer, from env.Target, body []byte) {
+// askDiff asks a source for the way from the body held to that of the head that won. A source that gives a false one is
+// believed nothing more in this round, and the whole body is fetched.
+func (f *Follower) askDiff(r *round, o *offer, timeout time.Duration) {
+	from := r.body.sources[r.body.diffs]
+	r.body.diffs++
+	f.stats.Diffs++
+	old, length := f.current, int(o.head.BodyLength)
+	drop := func(err error) {
+		f.blame(from, err)
+		r.body.sources = slices.DeleteFunc(r.body.sources, func(t env.Target) bool { return t.Identity == from.Identity })
+		r.body.whole = true
+		f.askBody(r, o)
+	}
+	q := Request{Kind: AskDiff, Known: old.Head.Digest, Digest: o.head.Digest}
+	f.ask(r, from, q, length/2, timeout, func(status Status, diff []byte, err error) {
+		switch {
+		case err != nil:
+			drop(err)
+		case status != StatusOK: // it does not have both
+			f.askBody(r, o)
+		default:
+			f.stats.DiffBytes += uint64(len(diff))
+			patch := func() ([]byte, error) { return applyDiff(old.body, diff, length) }
+			f.verify(r, o, patch, func() { f.stats.Patched++ }, func(err error) {
+				f.stats.BadDiffs++
+				drop(err)
+			})
+		}
+	})
+}
+
+// verify makes and opens the body in the pool: for a large network it takes longer than an actor may. right is told
+// when it is the one that the head speaks of, wrong when it is not.
+func (f *Follower) verify(r *round, o *offer, make func() ([]byte, error), right func(), wrong func(error)) {
 	f.tell(70, "verifying the consensus", "")
 	var c *Consensus
-	var err error
-	head, network := o.head, f.network
-	f.env.Pool.Offload(func() { c, err = OpenBody(head, body, network) }, func() {
+	var body []byte
+	var bad, err error
+	head, network, open := o.head, f.network, OpenBody
+	if f.cfg.Undefended.AnyBody {
+		open = openAnyBody
+	}
+	f.env.Pool.Offload(func() {
+		if body, bad = make(); bad == nil {
+			c, err = open(head, body, network)
+		}
+	}, func() {
 		switch {
 		case f.round != r:
+		case bad != nil:
+			wrong(bad)
 		case errors.Is(err, ErrDigest):
-			f.blame(from, err)
-			f.askBody(r, o)
+			wrong(err)
 		case err != nil:
 			// What the authorities signed cannot be read: no source is to blame.
 			f.gripes.warn("the consensus cannot be read; is this software too old for the network?", "err", err)
 			f.fail("the newest consensus cannot be read: update cepa", f.interval()/4)
 		default:
+			right()
 			f.endRound()
 			f.accept(&held{c, o.sealed, body})
 		}
@@ -397,19 +557,26 @@ func (f *Follower) explain(r *round) {
 	switch {
 	case r.same > 0:
 		f.fail("no newer consensus has been made", limit)
-	case r.early > 0 && skewed && by > 0, r.expired > 0 && skewed && by < 0:
+	case (r.early > 0 || r.clock > 0) && skewed && by > 0, (r.expired > 0 || r.clock > 0) && skewed && by < 0:
 		f.fail(clock+": set it right", limit)
+	case r.answers == 0 && r.foreign > 0:
+		f.fail(fmt.Sprintf("something that is no relay answers in place of %d of %d relays: does this network want you to sign in first (open a web page in a browser), or does a proxy stand in between?",
+			r.foreign, len(r.asked)), min(limit, portalRetry))
+	case r.answers == 0 && r.offline > 0:
+		f.fail("this computer is not connected to a network", min(limit, portalRetry))
+	case r.answers == 0 && len(r.strange) > 0:
+		f.fail("relays show consensuses of other authorities than the network file here names: looking for a newer network file", limit)
 	case r.early > 0:
 		f.fail(fmt.Sprintf("the newest consensus begins %s from now: is this computer's clock right?", r.earlyBy.Round(time.Second)), limit)
 	case r.notYet > 0 && r.expired == 0 && r.old == 0:
-		f.fail("the network is young: its authorities have made no consensus yet", min(limit, youngRetry))
+		f.fail("the network is young: its authorities have made no consensus yet", min(f.interval()/16, youngRetry))
 	case r.expired > 0:
 		f.fail(fmt.Sprintf("the newest consensus expired %s ago: have the authorities stopped, or is this computer's clock wrong?",
 			r.expiredBy.Round(time.Second)), limit)
 	case r.old > 0:
-		f.fail("relays have only consensuses that are older than the last one here", limit)
+		f.fail("relays have only consensuses that are older than the last one here, which is not taken back: asking others; if this lasts, they are cut off from the network, or you are", limit)
 	case r.bad > 0:
-		f.fail("no relay gave a consensus that can be trusted", limit)
+		f.fail("no relay gave a consensus that can be trusted: asking others", limit)
 	case r.busy > 0:
 		f.fail("all relays are busy", limit)
 	default:

@@ -13,9 +13,11 @@ import (
 // serving are the budgets of directory requests, in requests and in bytes of answers, and the answers that many want.
 type serving struct {
 	clients, sites, relays             limit.Buckets
+	sketches                           limit.Buckets // of one relay: each takes time proportional to what is held
 	clientVolume, siteVolume, relayOut limit.Buckets
 	unit                               float64 // bytes in a token of a volume
 	answers                            map[cert.Digest][]byte
+	diffs                              diffs
 }
 
 func newServing(network *Network) serving {
@@ -25,6 +27,8 @@ func newServing(network *Network) serving {
 		clients: newBuckets(clientRate*often, clientBurst),
 		sites:   newBuckets(siteRate*often, siteBurst),
 		relays:  newBuckets(relayRate, relayBurst),
+
+		sketches: newBuckets(sketchRate, sketchBurst),
 
 		clientVolume: newBuckets(clientBytes, clientVolume),
 		siteVolume:   newBuckets(siteBytes, siteVolume),
@@ -36,7 +40,10 @@ func newServing(network *Network) serving {
 }
 
 // forget drops the answers of an older consensus, and measures volumes by the present one.
-func (s *serving) forget() { clear(s.answers) }
+func (s *serving) forget() {
+	clear(s.answers)
+	clear(s.diffs.answers)
+}
 
 // volume is the budget in bytes: burst consensuses at once, rate bytes a second.
 func (s *serving) volume(b *limit.Buckets, burst, rate float64) *limit.Buckets {
@@ -46,30 +53,43 @@ func (s *serving) volume(b *limit.Buckets, burst, rate float64) *limit.Buckets {
 
 // Serve answers one directory request, as it came on the stream, length and all. The answer is status, length and
 // body; it is shared and not to be modified. from is the neighbour that the circuit comes from: a client may ask for
-// the consensus only, and relays are bounded by their identity, clients by their link and by the /24 or /48 that it comes from. done has
-// been called when Serve returns.
+// the consensus and the network file only, and relays are bounded by their identity, clients by their link and by the
+// /24 or /48 that it comes from. done is called once, before Serve returns unless a diff has to be made first.
 func (a *Agent) Serve(request []byte, from *env.Peer, done func(answer []byte)) {
-	done(a.answer(request, from))
+	q, whole, err := NewRequestReader(a.RequestLimit(from) - requestHeader).Read(request)
+	if err != nil || !whole || from.Client() && !q.Kind.forClients() {
+		a.stats.BadRequests++
+		done(AppendAnswer(nil, StatusBadRequest, nil))
+		return
+	}
+	if a.authority != nil && q.Kind.ofAuthorities() {
+		done(a.authority.request(q, from)) // it has bounds of its own
+		return
+	}
+	if !a.admit(from) && !a.cfg.Undefended.Budgets {
+		a.stats.Busy++
+		done(AppendAnswer(nil, StatusBusy, nil))
+		return
+	}
+	done = a.reader(from, done)
+	if q.Kind == AskDiff {
+		a.serveDiff(q, done)
+		return
+	}
+	done(a.lookUp(q, from))
 }
 
-func (a *Agent) answer(request []byte, from *env.Peer) []byte {
-	var reader RequestReader
-	q, whole, err := reader.Read(request)
-	client := from.Client()
-	if err != nil || !whole || client && q.Kind != AskHead && q.Kind != AskBody {
-		a.stats.BadRequests++
-		return AppendAnswer(nil, StatusBadRequest, nil)
+// forClients says whether clients may ask this.
+func (k RequestKind) forClients() bool {
+	return k == AskHead || k == AskBody || k == AskDiff || k == AskNetworkFile || k == AskEvidence
+}
+
+// RequestLimit is the longest request, with its length, that comes from a neighbour.
+func (a *Agent) RequestLimit(from *env.Peer) int {
+	if a.authority != nil && a.network.IsAuthority(from.Identity) {
+		return requestHeader + MaxAuthorityRequest
 	}
-	if !a.admit(from) {
-		a.stats.Busy++
-		return AppendAnswer(nil, StatusBusy, nil)
-	}
-	answer := a.lookUp(q, from)
-	if Status(answer[0]) == StatusOK {
-		a.stats.Served++
-		a.charge(from, len(answer))
-	}
-	return answer
+	return requestHeader + MaxRequest
 }
 
 // lookUp answers a request that is within its budget.
@@ -79,6 +99,9 @@ func (a *Agent) lookUp(q Request, from *env.Peer) []byte {
 		head, _ := a.cfg.Follower.Sealed()
 		if head == nil {
 			return AppendAnswer(nil, StatusNotYet, nil)
+		}
+		if q.Known == a.cfg.Follower.Current().Head.Digest {
+			return AppendAnswer(nil, StatusOK, nil) // the same
 		}
 		return AppendAnswer(nil, StatusOK, head)
 	case AskBody:
@@ -99,12 +122,28 @@ func (a *Agent) lookUp(q Request, from *env.Peer) []byte {
 			return AppendAnswer(nil, StatusOK, a.store.entries[id].sealed)
 		}
 		return AppendAnswer(nil, StatusNotFound, nil)
+	case AskNetworkFile:
+		if text := a.cfg.Follower.networkAfter(q.Serial); text != nil {
+			return AppendAnswer(nil, StatusOK, text)
+		}
+		return AppendAnswer(nil, StatusNotFound, nil)
 	case AskSummary:
 		return AppendAnswer(nil, StatusOK, a.store.sum().AppendTo(nil))
 	case AskBucket:
 		return AppendAnswer(nil, StatusOK, AppendDigests(nil, a.store.sorted, q.Bucket, a.network.bucketLimit()))
+	case AskSketch:
+		if !a.serving.sketches.Take(a.relayKey(from), 1, a.env.Clock.Now()) && !a.cfg.Undefended.Budgets {
+			a.stats.Busy++
+			return AppendAnswer(nil, StatusBusy, nil)
+		}
+		return AppendAnswer(nil, StatusOK, appendSketch(nil, sketchOf(q.Salt, a.compared(q.All), q.First, q.First+symbolsAt(q.First))))
 	case Announce:
 		return AppendAnswer(nil, a.onAnnounce(q.Rumour, from), nil)
+	case AskEvidence:
+		if a.authority == nil {
+			return AppendAnswer(nil, StatusNotFound, nil)
+		}
+		return a.authority.onEvidence()
 	}
 	return AppendAnswer(nil, StatusBadRequest, nil)
 }
@@ -139,9 +178,9 @@ func (a *Agent) onAnnounce(sealed []byte, from *env.Peer) Status {
 }
 
 // relayKey is what a relay counts by: its identity once the consensus lists it. Identities are free for everybody else,
-// who count by site; in a test network, where all share one, by identity.
+// who count by site, unless the network counts none.
 func (a *Agent) relayKey(from *env.Peer) string {
-	if a.network.Test || a.InConsensus(from.Identity) {
+	if a.network.Limit(SiteLimits) == 0 || a.InConsensus(from.Identity) {
 		return string(from.Identity[:])
 	}
 	return ipaddr.Site(from.Address.Addr()).String()

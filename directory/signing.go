@@ -8,7 +8,7 @@ import (
 	"cepa/cert"
 )
 
-// signed is a consensus that this authority has signed.
+// signed is a consensus that this authority has signed: its head has this authority's signature alone.
 type signed struct {
 	validAfter time.Time
 	head, body []byte
@@ -37,34 +37,45 @@ func decodeSigned(data []byte) (*signed, error) {
 	return &signed{at, data[12 : 12+n], data[12+n:]}, nil
 }
 
-// build makes and signs a consensus in the pool.
-func (a *Authority) build(in ConsensusInput) {
+// build counts votes, makes the consensus and signs it, in the pool. At most one is being made or stored.
+func (a *Authority) build(at time.Time, votes []*Vote) {
 	signer := a.cfg.Signer()
-	interval := a.network.Interval()
-	if until := signer.Certificate.Until; until.Before(in.ValidAfter.Add(validIntervals * interval)) {
+	interval := a.agenda.interval
+	if until := signer.Certificate.Until; until.Before(at.Add(validIntervals * interval)) {
 		a.gripes.warn("the certificate of this authority's signing key ends before the consensus does: renew it", "until", until)
 	}
 	a.busy = true
-	s := &signed{validAfter: in.ValidAfter}
+	s := &signed{validAfter: at}
 	network := a.network
 	var err error
 	a.env.Pool.Offload(func() {
+		var in ConsensusInput
 		var head []byte
-		if head, s.body, err = BuildConsensus(network, in); err == nil {
+		if in, err = CountVotes(network, at, votes); err == nil {
+			head, s.body, err = BuildConsensus(network, in)
+		}
+		if err == nil {
 			s.head, err = cert.Seal(cert.ConsensusDocument, network.ID, head, signer)
 		}
 	}, func() {
 		a.busy = false
-		if !a.running {
-			return
-		}
-		if err != nil {
+		switch {
+		case !a.running:
+		case err != nil:
+			a.stats.NotMade++
 			a.gripes.warn("no consensus can be made", "err", err)
 			a.slot.Reset(max(interval/10, signRetry))
-			return
+		case !a.maySign(at):
+			a.slot.Reset(0)
+		default:
+			a.store(s)
 		}
-		a.store(s)
 	})
+}
+
+// maySign says whether nothing was signed for a time, or a later one, here or by a quorum.
+func (a *Authority) maySign(at time.Time) bool {
+	return at.After(a.newest()) && (a.last == nil || at.After(a.last.validAfter))
 }
 
 // store writes down what was signed, and publishes it once that is durable. From the first attempt on nothing else is
@@ -77,8 +88,9 @@ func (a *Authority) store(s *signed) {
 		switch {
 		case !a.running:
 		case err == nil:
+			a.stats.Signed++
 			a.publish(s)
-		case a.slotOf(a.env.Clock.Wall()).After(s.validAfter):
+		case a.agenda.slotOf(a.env.Clock.Wall()).After(s.validAfter):
 			a.stats.SaveFailures++
 			a.gripes.warn("a consensus could not be stored in its time, and is not published", "err", err)
 			a.slot.Reset(signRetry)
@@ -86,7 +98,7 @@ func (a *Authority) store(s *signed) {
 			a.stats.SaveFailures++
 			a.gripes.warn("a consensus cannot be stored, so it is not published yet", "err", err)
 			a.busy = true
-			a.env.Clock.AfterFunc(max(a.network.Interval()/40, signRetry), func() {
+			a.env.Clock.AfterFunc(max(a.agenda.interval/40, signRetry), func() {
 				if a.busy = false; a.running {
 					a.store(s)
 				}
@@ -95,13 +107,21 @@ func (a *Authority) store(s *signed) {
 	})
 }
 
+// publish sends the signature of what is durable to the other authorities, and counts it here.
 func (a *Authority) publish(s *signed) {
-	a.settled = true
-	if err := a.cfg.Follower.Adopt(s.head, s.body); err != nil {
+	document, err := cert.Open(s.head, a.network.ID, s.validAfter, cert.ConsensusDocument, maxHeadBody)
+	if err != nil {
 		a.gripes.warn("the consensus made here does not verify", "err", err)
-	} else {
-		a.stats.Signed++
+		return
 	}
-	a.saveHistory()
-	a.slot.Reset(0) // it computes when the next one is due
+	c := a.collection(s.validAfter)
+	h := c.head(document.Digest, document.Body)
+	h.body = s.body
+	for _, other := range a.colleagues {
+		a.send(other, a.signatureParcel(c, s.head, func() bool { return c.complete == nil }, func() {}))
+	}
+	a.collect(c, document.Digest, document.Body, document.Endorsements)
+	if c.complete == h && !a.env.Clock.Wall().Before(c.at) {
+		a.adopt(c) // the others were faster
+	}
 }

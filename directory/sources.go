@@ -82,11 +82,16 @@ func (f *Follower) pick() []env.Target {
 	if f.cfg.Sources != nil && f.current != nil {
 		preferred = f.cfg.Sources()
 	}
-	add(f.shuffled(slices.Clone(preferred)))
-	if len(preferred) == 0 || f.failures >= broadenAfter {
+	preferred = f.shuffled(slices.Clone(preferred))
+	if len(preferred) == 0 || f.failures >= broadenAfter && !f.cfg.Undefended.OneSource {
+		// First of all: guards that go on showing an old consensus must not be the only ones that are heard.
 		add(f.fromConsensus())
 		add(f.shuffled(targetsOf(f.network.Bootstrap)))
 		add(authorities)
+	}
+	add(preferred)
+	if f.cfg.Undefended.OneSource {
+		return list[:min(len(list), 1)]
 	}
 	now := f.env.Clock.Now()
 	slices.SortStableFunc(list, func(a, b env.Target) int {
@@ -103,6 +108,9 @@ func (f *Follower) fromConsensus() []env.Target {
 	var out []env.Target
 	for range min(len(f.current.Relays), 2*wantedHeads) {
 		r := &f.current.Relays[f.env.Rand.Uint64()%uint64(len(f.current.Relays))]
+		if !r.Flags.Has(FlagRunning) {
+			continue
+		}
 		out = append(out, env.Target{Identity: r.Identity, Addresses: r.Addresses})
 	}
 	return out

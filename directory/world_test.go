@@ -186,32 +186,37 @@ func (m *member) Fetch(to env.Target, request []byte, limit int, done func([]byt
 		var reader RequestReader
 		q, _, _ := reader.Read(request)
 		w.asked[q.Kind]++
-		var answer []byte
-		err := errUnreachable
 		target := w.byIdentity(to.Identity)
 		switch {
 		case w.serve[to.Identity] != nil:
-			answer, err = w.serve[to.Identity](q, m.peer())
+			answer, err := w.serve[to.Identity](q, m.peer())
+			m.answered(to, q, limit, answer, err, done)
 		case target != nil && !target.dead && target.agent != nil:
-			err = nil
-			target.agent.Serve(request, m.peer(), func(a []byte) { answer = a })
+			target.agent.Serve(request, m.peer(), func(answer []byte) { m.answered(to, q, limit, answer, nil, done) })
+		default:
+			m.answered(to, q, limit, nil, errUnreachable, done)
 		}
-		if len(answer) > limit {
-			answer, err = nil, fmt.Errorf("%w: an answer of %d bytes", ErrTooLarge, len(answer))
-		}
-		if w.trace != nil {
-			outcome := fmt.Sprint(err)
-			if err == nil {
-				outcome = fmt.Sprintf("%s, %d bytes", Status(answer[0]), len(answer)-answerHeader)
-			}
-			w.trace(m, to.Identity, q, outcome)
-		}
-		if err == errSilence {
-			return
-		}
-		answer = bytes.Clone(answer)
-		clock.AfterFunc(worldDelay, func() { done(answer, err) })
 	})
+}
+
+// answered brings an answer back.
+func (m *member) answered(to env.Target, q Request, limit int, answer []byte, err error, done func([]byte, error)) {
+	w := m.w
+	if len(answer) > limit {
+		answer, err = nil, fmt.Errorf("%w: an answer of %d bytes", ErrTooLarge, len(answer))
+	}
+	if w.trace != nil {
+		outcome := fmt.Sprint(err)
+		if err == nil {
+			outcome = fmt.Sprintf("%s, %d bytes", Status(answer[0]), len(answer)-answerHeader)
+		}
+		w.trace(m, to.Identity, q, outcome)
+	}
+	if err == errSilence {
+		return
+	}
+	answer = bytes.Clone(answer)
+	m.node.Env.Clock.AfterFunc(worldDelay, func() { done(answer, err) })
 }
 
 // errSilence makes a source say nothing at all.

@@ -49,7 +49,7 @@ func TestLinksCarryOnlyCellsInTLS13(t *testing.T) {
 		}
 	}
 	relays := make(map[netip.AddrPort]bool)
-	for _, n := range o.relays() {
+	for _, n := range o.servers() {
 		relays[netip.MustParseAddrPort(n.Address)] = true
 	}
 	time.Sleep(3 * time.Second) // keepalives and another consensus

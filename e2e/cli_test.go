@@ -3,12 +3,16 @@
 package e2e
 
 import (
+	"fmt"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"cepa/demo"
+	"cepa/directory"
 )
 
 // subcommands reads the names under COMMANDS: of a help text.
@@ -103,6 +107,15 @@ func TestMistakesExitWithTwoAndTheNearestName(t *testing.T) {
 		{"network new", "dir"},
 		{"network new --dir x --authority nowhere", "authority"},
 		{"network new surplus --dir x --authority 127.0.0.1:1", "surplus"},
+		{"network new --dir x --authorities 0", "1 to 32"},
+		{"authority", "--network"},
+		{"authority surplus", "surplus"},
+		{"autority", "authority"},
+		{"demo --authorities 0", "1 to 32"},
+		{"directory shwo", "show"},
+		{"directory show", "--dir"},
+		{"directory relays --dir x --flag Exti", "Exit"},
+		{"directory diff --dir x --form y", "from"},
 		{"network show", "FILE"},
 		{"status", "DIR"},
 		{"status a b", "DIR"},
@@ -125,6 +138,9 @@ func TestFailuresExitWithOne(t *testing.T) {
 		"status /no/such/folder",
 		"relay --network /no/such/file --dir x",
 		"client --network /no/such/file --dir x",
+		"authority --network /no/such/file --dir x",
+		"directory show --dir /no/such/folder",
+		"directory verify --dir /proc/self",
 		"relay --config /no/such/file",
 		"demo --dir /proc/nowhere",
 	} {
@@ -182,7 +198,7 @@ func TestFlagOrderMakesNoDifference(t *testing.T) {
 	}
 	network := filepath.Join(o.dir, "network.toml")
 	for _, args := range [][]string{{"network", "show", network}, {"network", "show", "--", network}} {
-		if out, code := finish(t, 20*time.Second, command(t, args...)); code != 0 || !strings.Contains(out, "quorum 1") {
+		if out, code := finish(t, 20*time.Second, command(t, args...)); code != 0 || !strings.Contains(out, fmt.Sprint("quorum ", directory.Quorum(demo.DefaultAuthorities))) {
 			t.Errorf("%q: status %d:\n%s", args, code, out)
 		}
 	}

@@ -222,7 +222,7 @@ func (p *paster) stay(line string) {
 	p.stays = s
 	p.Cleanup(p.interrupt)
 	well := regexp.MustCompile(`(?m)^(ready|100 %)`)
-	if strings.Contains(line, "cepa relay") { // which may wait for others
+	if strings.Contains(line, "cepa relay") || strings.Contains(line, "cepa authority") { // which may wait for others
 		well = regexp.MustCompile(`(?m)^ *\d+ %`)
 	}
 	within(p, 60*time.Second, "it says that it gets on: "+line, func() bool {
@@ -238,7 +238,7 @@ func foreground(line string) bool {
 	if strings.HasSuffix(line, "&") {
 		return false
 	}
-	if regexp.MustCompile(`cepa (relay|client)\b`).MatchString(line) {
+	if regexp.MustCompile(`cepa (relay|client|authority)\b`).MatchString(line) {
 		return !strings.Contains(line, "--help")
 	}
 	return regexp.MustCompile(`cepa demo\b`).MatchString(line) && !strings.Contains(line, " -- ") && !strings.Contains(line, "--self-test")
@@ -247,7 +247,10 @@ func foreground(line string) bool {
 // pasteSettings runs a node with an example's settings file.
 func pasteSettings(t *testing.T, path string, block []string) {
 	folder := t.TempDir()
-	foundNetwork(t, folder, "127.9.0.1:9009")
+	found := foundNetwork(t, folder, "127.9.0.1:9009")
+	if path == "authority" { // its folder is the one of the settings
+		found.relays["authority"].end()
+	}
 	config := filepath.Join(folder, "settings.toml")
 	if err := os.WriteFile(config, []byte(strings.Join(block, "\n")+"\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -136,7 +136,7 @@ func TestKilledClientComesBack(t *testing.T) {
 	if !o.running() {
 		t.Errorf("the demo ended with its client: %v", o.err)
 	}
-	for _, n := range o.relays() {
+	for _, n := range o.servers() {
 		if _, err := status(n.Dir); err != nil {
 			t.Errorf("%s ended with the client: %v", n.Name, err)
 		}

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"cepa/demo"
 )
 
 // command makes a run of cepa in a folder of its own, with temporary files there.
@@ -219,8 +221,8 @@ func endsCleanly(t *testing.T, sig syscall.Signal, mode string, background bool)
 		parent, _ = strconv.Atoi(job[1])
 	}
 	nodes := children(cmd.Dir)
-	if want := mode == "--processes"; want && len(nodes) != 8 {
-		t.Errorf("%d processes are children of the demo, want 8", len(nodes))
+	if want := mode == "--processes"; want && len(nodes) != demoNodes {
+		t.Errorf("%d processes are children of the demo, want %d", len(nodes), demoNodes)
 	}
 	// Streams, idle and in the middle of a transfer, must not delay the end.
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -362,8 +364,8 @@ func TestDemoInterruptedBeforeItIsReady(t *testing.T) {
 
 func TestNodesAreDescribed(t *testing.T) {
 	o := shared(t)
-	if len(o.nodes) != 8 {
-		t.Fatalf("nodes.json describes %d nodes, want 7 relays and a client", len(o.nodes))
+	if len(o.nodes) != demoNodes {
+		t.Fatalf("nodes.json describes %d nodes, want %d: the authorities, the relays and a client", len(o.nodes), demoNodes)
 	}
 	pids, err := os.ReadFile(filepath.Join(o.dir, "pids"))
 	if err != nil {
@@ -399,11 +401,11 @@ func TestNodesAreDescribed(t *testing.T) {
 	if string(pids) != want.String() {
 		t.Errorf("the file pids says\n%swant\n%s", pids, want.String())
 	}
-	if roles["client"] != 1 || roles["authority"] != 1 || roles["relay"] != 6 || exits < 2 {
+	if roles["client"] != 1 || roles["authority"] != demo.DefaultAuthorities || roles["relay"] != demo.DefaultRelays || exits < 2 {
 		t.Errorf("roles %v with %d exits", roles, exits)
 	}
-	if len(nets) != 7 {
-		t.Errorf("the relays are in %d different /16 networks, want 7", len(nets))
+	if len(nets) != demoNodes-1 {
+		t.Errorf("relays and authorities are in %d different /16 networks, want %d", len(nets), demoNodes-1)
 	}
 }
 
@@ -418,7 +420,7 @@ func TestDemoKeepsItsFolder(t *testing.T) {
 		if err := hello(t, o.socks, "", 10*time.Second); err != nil {
 			t.Fatal(err)
 		}
-		for _, n := range o.relays() {
+		for _, n := range o.servers() {
 			s, err := status(n.Dir)
 			if err != nil {
 				t.Fatal(err)

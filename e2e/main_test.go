@@ -22,7 +22,12 @@ var all = os.Getenv("CEPA_E2E") == "all"
 // network namespace of their own.
 const cepaVariable = "CEPA_E2E_PROGRAM"
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	if part := os.Getenv(partVariable); part != "" { // this process is one of an attack
+		os.Exit(play(part))
+	}
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	// Proxies of the person who runs the tests are not to be used by the programs in them.

@@ -262,8 +262,16 @@ func (o *overlay) exits() []node {
 }
 
 func (o *overlay) relays() []node {
+	return slices.DeleteFunc(slices.Clone(o.nodes), func(n node) bool { return n.Role != "relay" })
+}
+
+// servers are the relays and the authorities.
+func (o *overlay) servers() []node {
 	return slices.DeleteFunc(slices.Clone(o.nodes), func(n node) bool { return n.Role == "client" })
 }
+
+// demoNodes is how many nodes a demo has when nothing is said.
+const demoNodes = demo.DefaultRelays + demo.DefaultAuthorities + 1
 
 // counters asks a node; the node must answer.
 func counters(t testing.TB, dir string) map[string]int64 {

@@ -189,7 +189,7 @@ func TestClientHasOnlySocketsToRelays(t *testing.T) {
 	o := shared(t)
 	client := o.node(t, "client")
 	relays := make(map[netip.AddrPort]bool)
-	for _, n := range o.relays() {
+	for _, n := range o.servers() {
 		relays[netip.MustParseAddrPort(n.Address)] = true
 	}
 	done := make(chan struct{})

@@ -24,6 +24,7 @@ package env
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -133,6 +134,30 @@ type Target struct {
 // one that was dialled.
 var ErrIdentity = errors.New("another relay answered")
 
+// What errors of DialLink are to errors.Is when the failure says nothing about the relay.
+var (
+	// ErrOffline: this machine has no way to the relay's network now.
+	ErrOffline = errors.New("this machine is not connected to a network")
+	// ErrNotRelay: something that is no relay answered in its place, as a login page of a network does.
+	ErrNotRelay = errors.New("something that is no relay answers")
+	// ErrClock: what the relay showed is not valid at this machine's clock, and the relay's own
+	// clock shows another time. The error is a *ClockError.
+	ErrClock = errors.New("the clocks of this machine and of the relay differ")
+)
+
+// ClockError is ErrClock to errors.Is, and says by how much.
+type ClockError struct {
+	Skew time.Duration // the relay's clock minus this machine's
+}
+
+// Error says by how much the clocks differ.
+func (e *ClockError) Error() string {
+	return fmt.Sprintf("%v by %v", ErrClock, e.Skew.Round(time.Second))
+}
+
+// Is makes it ErrClock.
+func (e *ClockError) Is(target error) bool { return target == ErrClock }
+
 // LinkDialer opens links. It gives up after 10 seconds over all addresses.
 type LinkDialer interface {
 	// DialLink connects to the first address that answers and authenticates as
@@ -171,8 +196,10 @@ type ConnEvents interface {
 // *net.DNSError, so that an actor can tell their reasons apart (see relay).
 type Network interface {
 	// DialConn opens a TCP connection. up gets the connection or the error and returns who
-	// hears its events; a nil answer closes it.
-	DialConn(to netip.AddrPort, timeout time.Duration, up func(Conn, error) ConnEvents)
+	// hears its events; a nil answer closes it. cancel gives the attempt up: up, unless it has been
+	// called, is called soon (not before cancel returns), with an error that is
+	// context.Canceled or, if that was there already, the connection.
+	DialConn(to netip.AddrPort, timeout time.Duration, up func(Conn, error) ConnEvents) (cancel func())
 	// LookupHost resolves a name to addresses, as the machine does (hosts file included).
 	LookupHost(name string, timeout time.Duration, done func([]netip.Addr, error))
 	// LookupAddr resolves an address to names.

@@ -38,11 +38,13 @@ const (
 
 // Bounds of shares. The others are parts of what the node has: see circuitsOf and linksOf.
 const (
-	minShare      = 16              // circuits or links, so that a small node is of use at all
-	linksPerRelay = 8               // one in use, those that it replaces, and some that nobody noticed the end of
-	idleCircuit   = 5 * time.Minute // after which a circuit makes room for another when there is none
-	idleLink      = time.Minute     // after which a link without circuits does
-	searchEvery   = time.Second     // for idle circuits, which takes time proportional to all of them
+	minShare      = 16               // circuits or links, so that a small node is of use at all
+	linksPerRelay = 8                // one in use, those that it replaces, and some that nobody noticed the end of
+	idleCircuit   = 5 * time.Minute  // after which a circuit makes room for another when there is none
+	idleLink      = time.Minute      // after which a link without circuits does
+	keptLinks     = 128              // open links up to which relays keep those without circuits, and
+	spareLink     = 10 * time.Minute // after which they go beyond: each costs a cell every few seconds
+	searchEvery   = time.Second      // for idle circuits, which takes time proportional to all of them
 )
 
 // circuitsOf is how many circuits neighbours may have in a share: an eighth of all for a site or a
@@ -203,7 +205,7 @@ func (l *Link) setCounted(counted bool) {
 
 // unwanted reports whether the link, without circuits for a while, takes the place of another:
 // guests when they have half of what they may have, or their site does; relays, with whom it is
-// worth while to keep a link, only when there is hardly room for more.
+// worth while to keep a link, when there is hardly room for more, or when it has long been of no use.
 func (l *Link) unwanted(now env.Mono) bool {
 	ls := l.links
 	if len(l.circuits) > 0 || now.Sub(l.idleSince) < idleLink || ls.client() {
@@ -211,7 +213,7 @@ func (l *Link) unwanted(now env.Mono) bool {
 	}
 	l.classify()
 	most := ls.cfg.Limits.MaxLinks
-	if len(ls.links) > most-most/8 {
+	if len(ls.links) > most-most/8 || len(ls.links) > keptLinks && now.Sub(l.idleSince) >= spareLink {
 		return true
 	}
 	for _, s := range l.shares {

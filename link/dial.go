@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -130,7 +131,17 @@ func (t *Transport) dial(to env.Target) (*link, error) {
 	if len(failed) == 0 {
 		return nil, ErrTimeout
 	}
-	return nil, errors.Join(failed...)
+	return nil, errors.Join(tellingOf(failed)...)
+}
+
+// tellingOf leaves out that there was no way to an address, such as one of IPv6, if another one was reachable: then
+// the machine is not offline.
+func tellingOf(failed []error) []error {
+	telling := slices.DeleteFunc(slices.Clone(failed), func(err error) bool { return errors.Is(err, env.ErrOffline) })
+	if len(telling) == 0 {
+		return failed
+	}
+	return telling
 }
 
 func (t *Transport) dialOne(ctx context.Context, to env.Target, address netip.AddrPort) (*link, error) {
@@ -162,16 +173,28 @@ func (t *Transport) dialOne(ctx context.Context, to env.Target, address netip.Ad
 
 // explainDial leaves out what the net package says about addresses, which Error says already.
 func explainDial(err error) error {
-	var op *net.OpError
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%w: the machine does not answer", ErrTimeout)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("nothing listens there: %w", syscall.ECONNREFUSED)
-	case errors.As(err, &op):
+	case isOffline(err):
+		return offline{fmt.Errorf("no way to the network: %w", cause(err))}
+	}
+	return cause(err)
+}
+
+// cause is err without what the net package says of addresses.
+func cause(err error) error {
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
 		return op.Err
 	}
 	return err
+}
+
+// isOffline says whether this machine had no way to the address. A router on the way can say so too.
+func isOffline(err error) bool {
+	return slices.ContainsFunc(unreachable, func(e syscall.Errno) bool { return errors.Is(err, e) })
 }
 
 // closeOnEnd closes tcp when the Transport is closed, until the returned function is called.

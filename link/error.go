@@ -22,7 +22,7 @@ var (
 	ErrLimit = errors.New("limit reached")
 	// ErrTimeout: the far end did not do its part in time.
 	ErrTimeout = errors.New("timed out")
-	// ErrNotTLS: the far end speaks something else than TLS.
+	// ErrNotTLS: the far end speaks something else than TLS. Its errors are env.ErrNotRelay too.
 	ErrNotTLS = errors.New("the far end speaks no TLS")
 	// ErrTLS: the TLS handshake failed: wrong version, key exchange or certificate.
 	ErrTLS = errors.New("TLS handshake failed")
@@ -71,6 +71,18 @@ func (e *IdentityError) Is(target error) bool {
 	return target == ErrIdentity || target == env.ErrIdentity
 }
 
+// foreign marks what no relay does: env.ErrNotRelay to errors.Is.
+type foreign struct{ error }
+
+func (e foreign) Unwrap() error        { return e.error }
+func (e foreign) Is(target error) bool { return target == env.ErrNotRelay }
+
+// offline marks what happens without a network: env.ErrOffline to errors.Is.
+type offline struct{ error }
+
+func (e offline) Unwrap() error        { return e.error }
+func (e offline) Is(target error) bool { return target == env.ErrOffline }
+
 // explainTLS turns an error of crypto/tls, or of the socket under it, into one that a person who does not know
 // crypto/tls understands. The original stays in the chain.
 func explainTLS(err error) error {
@@ -79,10 +91,10 @@ func explainTLS(err error) error {
 	switch {
 	case errors.As(err, &header):
 		if what := protocolOf(header.RecordHeader); what != "" {
-			return fmt.Errorf("%w (%s): is this the port of a relay?", ErrNotTLS, what)
+			return foreign{fmt.Errorf("%w (%s): is this the port of a relay?", ErrNotTLS, what)}
 		}
 		if strings.Contains(header.Msg, "first record") || strings.Contains(header.Msg, "SSLv2") {
-			return fmt.Errorf("%w: %w", ErrNotTLS, err)
+			return foreign{fmt.Errorf("%w: %w", ErrNotTLS, err)}
 		}
 		return fmt.Errorf("%w: broken by the far end: %w", ErrTLS, err)
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -90,12 +102,17 @@ func explainTLS(err error) error {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%w: the far end closed the connection before it was done", ErrTLS)
 	case errors.As(err, &opErr) && opErr.Op == "remote error":
-		return fmt.Errorf("%w: the far end refused it with the alert %q%s", ErrTLS, opErr.Err.Error(), alertHint(opErr.Err.Error()))
+		alert := opErr.Err.Error()
+		err := fmt.Errorf("%w: the far end refused it with the alert %q%s", ErrTLS, alert, alertHint(alert))
+		if strings.Contains(alert, "protocol version") || strings.Contains(alert, "handshake failure") {
+			return foreign{err}
+		}
+		return err
 	case strings.Contains(err.Error(), "unsupported versions"), strings.Contains(err.Error(), "legacy version"),
 		strings.Contains(err.Error(), "unsupported protocol version"):
-		return fmt.Errorf("%w: the far end offers no TLS 1.3, the only version in use here: %w", ErrTLS, err)
+		return foreign{fmt.Errorf("%w: the far end offers no TLS 1.3, the only version in use here: %w", ErrTLS, err)}
 	case strings.Contains(err.Error(), "no key exchanges"), strings.Contains(err.Error(), "unsupported group"):
-		return fmt.Errorf("%w: the far end offers no X25519MLKEM768, the only key exchange in use here: %w", ErrTLS, err)
+		return foreign{fmt.Errorf("%w: the far end offers no X25519MLKEM768, the only key exchange in use here: %w", ErrTLS, err)}
 	case strings.Contains(err.Error(), "no supported elliptic curves"):
 		return fmt.Errorf("%w: X25519MLKEM768 is switched off in this process: check the GODEBUG environment variable: %w", ErrTLS, err)
 	}
@@ -147,9 +164,11 @@ func explainRead(err error) error {
 	return fmt.Errorf("waiting for HELLO: %w", err)
 }
 
+// agree is by how much two clocks may differ and still count as one.
+const agree = 10 * time.Minute
+
 // clockHint compares the peer's clock with ours, for an error about dates.
 func clockHint(skew time.Duration) string {
-	const agree = 10 * time.Minute
 	switch {
 	case skew > agree:
 		return fmt.Sprintf("the far end's clock is %s ahead of ours: check the clock of this machine", roughly(skew))

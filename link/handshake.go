@@ -98,10 +98,10 @@ func (t *Transport) sendHello(c *tls.Conn, credentials *Credentials, now time.Ti
 func openHelloCell(first []byte) (*Hello, error) {
 	header, err := cell.DecodeHeader(first)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrHello, err)
+		return nil, foreign{fmt.Errorf("%w: %w", ErrHello, err)}
 	}
 	if header.Command != cell.CommandHello {
-		return nil, fmt.Errorf("%w: the far end began with %v", ErrHello, header.Command)
+		return nil, foreign{fmt.Errorf("%w: the far end began with %v", ErrHello, header.Command)}
 	}
 	content, err := cell.DecodeHello(first[cell.HeaderSize:])
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -144,6 +146,10 @@ func (h *hostile) check(t *testing.T, err error) {
 	var typed *Error
 	if !errors.Is(err, h.want) || !errors.As(err, &typed) || !strings.Contains(err.Error(), h.says) {
 		t.Errorf("got %q, want %q saying %q", err, h.want, h.says)
+	}
+	var clock *env.ClockError
+	if differ := strings.Contains(h.says, "behind ours") || strings.Contains(h.says, "ahead of ours"); errors.As(err, &clock) != differ || errors.Is(err, env.ErrClock) != differ {
+		t.Errorf("%q: the clocks differ: %v, want %v", err, !differ, differ)
 	}
 }
 
@@ -282,6 +288,9 @@ func TestDialErrorsSayWhatIsWrong(t *testing.T) {
 			t.Parallel()
 			client := newNode(t, "", func(c *Config) { c.HandshakeTimeout, c.Stagger = 3*time.Second, 300*time.Millisecond })
 			l, err := client.dial(t, relay.target(test.at))
+			if foreign := slices.Contains([]string{"HTTP", "SSH", "noise", "TLS 1.2", "another group"}, test.name); errors.Is(err, env.ErrNotRelay) != foreign {
+				t.Errorf("%q: is it no relay that answers: %v, want %v", err, !foreign, foreign)
+			}
 			if l != nil || !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.says) || !strings.Contains(err.Error(), test.at.String()) {
 				t.Errorf("got %q, want %q saying %q", err, test.want, test.says)
 			}
@@ -297,6 +306,22 @@ func TestDialErrorsSayWhatIsWrong(t *testing.T) {
 	}
 	if _, err := client.dial(t, env.Target{Addresses: []netip.AddrPort{relay.addr}}); err == nil {
 		t.Error("a link to no identity")
+	}
+}
+
+// TestNoWayIsToldFromNoAnswer: a machine without a network is offline, one on which only some addresses of a relay
+// cannot be reached is not.
+func TestNoWayIsToldFromNoAnswer(t *testing.T) {
+	t.Parallel()
+	noWay := explainDial(&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ENETUNREACH)})
+	silent := explainDial(os.ErrDeadlineExceeded)
+	for _, c := range []struct {
+		failed  []error
+		offline bool
+	}{{[]error{noWay}, true}, {[]error{noWay, noWay}, true}, {[]error{noWay, silent}, false}, {[]error{silent}, false}} {
+		if err := errors.Join(tellingOf(c.failed)...); errors.Is(err, env.ErrOffline) != c.offline {
+			t.Errorf("%q: offline %v", err, !c.offline)
+		}
 	}
 }
 

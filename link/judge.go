@@ -111,7 +111,19 @@ func (s *session) judgeRelay(h *Hello, peer *env.Peer) error {
 func explainDates(skew time.Duration, err error) error {
 	var validity *cert.ValidityError
 	if errors.As(err, &validity) || errors.Is(err, directory.ErrExpired) {
-		return fmt.Errorf("%w: %w; %s", ErrCertificate, err, clockHint(skew))
+		err = fmt.Errorf("%w: %w; %s", ErrCertificate, err, clockHint(skew))
+		if skew.Abs() > agree {
+			return skewed{err, &env.ClockError{Skew: skew}}
+		}
+		return err
 	}
 	return fmt.Errorf("%w: %w", ErrCertificate, err)
 }
+
+// skewed is an error about dates that a wrong clock may explain: env.ErrClock to errors.Is.
+type skewed struct {
+	error
+	clock *env.ClockError
+}
+
+func (e skewed) Unwrap() []error { return []error{e.error, e.clock} }

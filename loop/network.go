@@ -32,13 +32,13 @@ type network struct {
 
 // DialConn opens a TCP connection. A timeout that is not positive or above a minute is taken
 // for a minute.
-func (n *network) DialConn(to netip.AddrPort, timeout time.Duration, up func(env.Conn, error) env.ConnEvents) {
+func (n *network) DialConn(to netip.AddrPort, timeout time.Duration, up func(env.Conn, error) env.ConnEvents) (cancel func()) {
 	fail := func(err error) { n.l.Post(func() { up(nil, err) }) }
 	if !to.IsValid() {
 		fail(&net.OpError{Op: "dial", Net: "tcp", Err: &net.AddrError{Err: "not an address", Addr: to.String()}})
-		return
+		return func() {}
 	}
-	n.begin(&n.dials, maxDials, timeout, fail, func(ctx context.Context) {
+	return n.begin(&n.dials, maxDials, timeout, fail, func(ctx context.Context) {
 		c, err := n.dial(ctx, to)
 		if err != nil {
 			fail(portable(err))
@@ -91,24 +91,25 @@ func (n *network) LookupAddr(addr netip.Addr, timeout time.Duration, done func([
 }
 
 // begin runs f with a deadline in a goroutine that count counts, or calls fail if limit are
-// under way.
-func (n *network) begin(count *atomic.Int64, limit int64, timeout time.Duration, fail func(error), f func(context.Context)) {
+// under way. cancel ends the context of f early.
+func (n *network) begin(count *atomic.Int64, limit int64, timeout time.Duration, fail func(error), f func(context.Context)) (cancel func()) {
 	if count.Load() >= limit { // only the loop adds
 		fail(fmt.Errorf("%w: %d", ErrBusy, limit))
-		return
+		return func() {}
 	}
 	if timeout <= 0 || timeout > maxTimeout {
 		timeout = maxTimeout
 	}
 	count.Add(1)
 	n.l.wait.Add(1)
+	ctx, cancel := context.WithTimeout(n.l.quit, timeout)
 	go func() {
 		defer n.l.wait.Done()
 		defer count.Add(-1)
-		ctx, cancel := context.WithTimeout(n.l.quit, timeout)
 		defer cancel()
 		f(ctx)
 	}()
+	return cancel
 }
 
 // dnsError makes sure that a failed look-up is a *net.DNSError.

@@ -18,10 +18,15 @@ type ClientConfig struct {
 	Env         env.Env
 	Network     *directory.Network
 	MemoryBytes int // the one budget for queues and buffers
+	// Restrict is what the user wants of paths; nil is nothing.
+	Restrict *circuit.Restrictions
 	// OnProgress hears how far the client has come; it may be nil.
 	OnProgress func(percent int, doing, waiting string)
+	// OnConsensus is told of every consensus that comes into use; it may be nil.
+	OnConsensus func(*directory.Consensus)
 	// OnReady is called once, when a circuit has carried data.
-	OnReady func()
+	OnReady    func()
+	Undefended directory.Undefended // zero but in the attack suite
 }
 
 // Client is a node that uses the network and carries nothing for others.
@@ -45,6 +50,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.OnProgress == nil {
 		cfg.OnProgress = func(int, string, string) {}
 	}
+	cfg.Network = directory.NewestNetwork(cfg.Env.Store, cfg.Env.Log, cfg.Network)
 	c := &Client{cfg: cfg, env: cfg.Env, budget: flow.NewBudget(cfg.MemoryBytes)}
 	c.links = newLinks(cfg.Env, cfg.Network, c.budget, &c.stats, c, nil)
 	c.fetch = circuit.NewDirectory(circuit.DirectoryConfig{
@@ -54,21 +60,31 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	c.follower = directory.NewFollower(directory.FollowerConfig{
 		Env: cfg.Env, Network: cfg.Network, Fetcher: c.fetch,
 		Sources:     func() []env.Target { return c.circuits.GuardTargets() },
-		OnConsensus: func(*directory.Consensus) { c.circuits.ConsensusChanged(); c.probe() },
+		OnConsensus: c.onConsensus,
 		OnProgress:  c.onDirectory,
+		Undefended:  cfg.Undefended,
 	})
 	c.circuits = circuit.New(circuit.Config{
 		Env: cfg.Env, Links: c.links, NetworkID: cfg.Network.ID, Budget: c.budget, FlowStats: &c.stats,
 		View: c.follower.Current, Test: cfg.Network.Test, Limits: circuit.DefaultLimits(),
+		Restrict: cfg.Restrict, OnTrouble: c.onTrouble,
 	})
 	return c, nil
+}
+
+func (c *Client) onConsensus(consensus *directory.Consensus) {
+	if c.cfg.OnConsensus != nil {
+		c.cfg.OnConsensus(consensus)
+	}
+	c.circuits.ConsensusChanged()
+	c.probe()
 }
 
 // newLinks is the set of links of a node, with the network's keepalive.
 func newLinks(e env.Env, network *directory.Network, budget *flow.Budget, stats *flow.Stats, h flow.NodeHandler, listed func(cert.Identity) bool) *flow.Links {
 	keepalive := network.Keepalive()
 	limits := flow.DefaultLimits()
-	limits.OneSite = network.Test
+	limits.OneSite = network.Limit(directory.SiteLimits) == 0
 	return flow.NewLinks(flow.Config{
 		Env: e, Self: selfOf(h), Budget: budget, Limits: limits,
 		Keepalive: keepalive, Dead: keepalive * 14 / 5, Handler: h, Stats: stats, Listed: listed,
@@ -117,6 +133,17 @@ func (c *Client) probe() {
 	})
 }
 
+// onTrouble tells at once what keeps circuits away while the client is not ready; later its warnings do.
+func (c *Client) onTrouble(err error) {
+	switch {
+	case c.ready || c.stopped:
+	case err == nil:
+		c.progress(percentCircuits, "building a circuit and sending data over it", "")
+	default:
+		c.progress(percentCircuits, "waiting to build a circuit", err.Error())
+	}
+}
+
 // probeAgain is the pause between two probes that failed.
 const probeAgain = 500 * time.Millisecond
 
@@ -131,6 +158,12 @@ func errorText(err error) string {
 // Open carries one stream of an application, see circuit.Client.Open.
 func (c *Client) Open(r circuit.Request, conn env.Conn, done func(circuit.Result, error)) *circuit.Handle {
 	return c.circuits.Open(r, conn, done)
+}
+
+// Warnings are what a person should know of the directory and of the paths, in short lines. They are asked for on
+// the loop.
+func (c *Client) Warnings() []string {
+	return append(c.follower.Warnings(), c.circuits.Warnings()...)
 }
 
 // Circuits are those of the client, for status and tests.

@@ -84,7 +84,7 @@ func (k *keeper) put(name, text string) {
 func (k *keeper) lose(names ...string) {
 	k.f.Run(time.Second)
 	blobs := map[string]string{}
-	for _, name := range []string{identityKeyBlob, signingKeyBlob, signingCertBlob, onionKeysBlob} {
+	for _, name := range []string{identityKeyBlob, signingKeyBlob, signingCertBlob, signingNextBlob, onionKeysBlob} {
 		if data, err := k.host.Env.Store.Load(name); err == nil {
 			blobs[name] = string(data)
 		}
@@ -174,7 +174,7 @@ func TestIdentityKeyKeptElsewhere(t *testing.T) {
 		t.Error("an identity key was made")
 	}
 	k.f.Run(25 * 24 * time.Hour)
-	if err := keys.Rotate(); err != nil || !strings.Contains(k.log.String(), "put it back") {
+	if err := keys.Rotate(); err != nil || !strings.Contains(k.log.String(), "put identity.key back") {
 		t.Errorf("near its end: %v, logged %s", err, &k.log)
 	}
 	if again := k.load(); again.Identity() != identity {
@@ -318,7 +318,7 @@ func TestOnionKeysRotate(t *testing.T) {
 // TestLoadErrorsAreKept: a store that cannot be read is an error, not a reason for new keys.
 func TestStoreThatCannotBeRead(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{identityKeyBlob, signingKeyBlob, signingCertBlob, onionKeysBlob} {
+	for _, name := range []string{identityKeyBlob, signingKeyBlob, signingCertBlob, signingNextBlob, onionKeysBlob} {
 		k := newKeeper(t)
 		k.load()
 		k.lose(identityKeyBlob)

@@ -13,6 +13,7 @@ import (
 	"cepa/directory"
 	"cepa/env"
 	"cepa/flow"
+	"cepa/measure"
 	"cepa/relay"
 )
 
@@ -28,13 +29,20 @@ type RelayConfig struct {
 	Bandwidth   uint64           // bytes a second that the relay claims; 0 is no statement
 	Nickname    string
 	Contact     string
+	Families    []cert.Membership // at most 4
 	Software    string
+	// DirectoryOnly makes an authority that is no relay: it describes itself to nobody, so no consensus lists it, and
+	// circuits of others end at it. Policy, Bandwidth, Nickname and Contact then mean nothing.
+	DirectoryOnly bool
 	// Gossip carries rumours; nil leaves reconciliation alone to spread them.
 	Gossip Gossip
 	// OnConsensus is told of every consensus that comes into use; it may be nil.
 	OnConsensus func(*directory.Consensus)
 	// OnProgress hears how far the relay has come; it may be nil.
 	OnProgress func(percent int, doing, waiting string)
+	// Directory wraps who answers directory requests, in the relays of the attack suite; nil in the daemon.
+	Directory  func(relay.Directory) relay.Directory
+	Undefended directory.Undefended // zero but in the attack suite
 	// Encapsulate replaces ML-KEM's own randomness, in a simulation; nil in the daemon.
 	Encapsulate func(*mlkem.EncapsulationKey768) (sharedKey, ciphertext []byte)
 }
@@ -43,7 +51,7 @@ type RelayConfig struct {
 type Gossip interface {
 	directory.Gossip
 	// LinkUp and LinkDown tell of links with relays; packets go over them.
-	LinkUp(id cert.Identity)
+	LinkUp(id cert.Identity, at netip.Addr)
 	LinkDown(id cert.Identity)
 	// OnPacket brings a packet of a neighbour, valid until it returns.
 	OnPacket(from cert.Identity, packet []byte)
@@ -62,7 +70,10 @@ type Relay struct {
 	follower  *directory.Follower
 	agent     *directory.Agent
 	authority *directory.Authority // nil in most relays
-	percent   int                  // told last
+	speed     *directory.SpeedTests
+	transfers *circuit.Transfers // nil where there is no authority
+	measurer  *measure.Measurer  // likewise
+	percent   int                // told last
 	listed    bool
 	stopped   bool
 }
@@ -72,6 +83,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	if cfg.OnProgress == nil {
 		cfg.OnProgress = func(int, string, string) {}
 	}
+	cfg.Network = directory.NewestNetwork(cfg.Env.Store, cfg.Env.Log, cfg.Network)
 	r := &Relay{cfg: cfg, env: cfg.Env, budget: flow.NewBudget(cfg.MemoryBytes)}
 	r.links = newLinks(cfg.Env, cfg.Network, r.budget, &r.stats, r, r.vouchedFor)
 	r.fetch = circuit.NewDirectory(circuit.DirectoryConfig{
@@ -80,35 +92,46 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	})
 	r.follower = directory.NewFollower(directory.FollowerConfig{
 		Env: cfg.Env, Network: cfg.Network, Fetcher: r.fetch, Self: r.Identity(),
-		OnConsensus: r.onConsensus, OnProgress: r.onDirectory,
+		OnConsensus: r.onConsensus, OnNetwork: r.onNetwork, OnProgress: r.onDirectory, Undefended: cfg.Undefended,
 	})
 	var gossip directory.Gossip
 	if cfg.Gossip != nil {
 		gossip = cfg.Gossip
 	}
+	describe := r.describe
+	if cfg.DirectoryOnly {
+		describe = nil
+	}
 	r.agent = directory.NewAgent(directory.AgentConfig{
 		Env: cfg.Env, Network: cfg.Network, Identity: r.Identity(), Follower: r.follower, Fetcher: r.fetch,
-		Gossip: gossip, Describe: r.describe, Signer: cfg.Keys.Signer,
+		Gossip: gossip, Describe: describe, Signer: cfg.Keys.Signer, Undefended: cfg.Undefended,
 	})
 	if cfg.Network.IsAuthority(r.Identity()) {
+		r.newMeasurer()
 		var err error
 		r.authority, err = directory.NewAuthority(directory.AuthorityConfig{
 			Env: cfg.Env, Network: cfg.Network, Identity: r.Identity(), Signer: cfg.Keys.Signer, Agent: r.agent, Follower: r.follower, Prober: prober{cfg.Env, r.links},
+			Measured: r.measured(),
 		})
 		if err != nil {
 			return nil, err
 		}
 	}
+	r.speed = directory.NewSpeedTests(cfg.Env, cfg.Network, r.Identity())
 	rc := relay.Config{
 		Env: cfg.Env, Links: func() *flow.Links { return r.links }, Budget: r.budget, FlowStats: &r.stats,
-		Identity: r.Identity(), NetworkID: cfg.Network.ID, OnionKeys: cfg.Keys.OnionKeys, Directory: r.agent,
-		Addresses: cfg.Addresses, Test: cfg.Network.Test, IPv6: cfg.IPv6, Encapsulate: cfg.Encapsulate,
+		Identity: r.Identity(), NetworkID: cfg.Network.ID, OnionKeys: cfg.Keys.OnionKeys, Directory: r.agent, SpeedTest: r.speed.Answer,
+		RequestLimit: r.agent.RequestLimit,
+		Addresses:    cfg.Addresses, DirectoryOnly: cfg.DirectoryOnly, Test: cfg.Network.Test, IPv6: cfg.IPv6, Encapsulate: cfg.Encapsulate,
 		Limits: relay.DefaultLimits(),
 	}
-	if !cfg.Policy.IsEmpty() {
+	if !cfg.Policy.IsEmpty() && !cfg.DirectoryOnly {
 		rc.Policy = &cfg.Policy
 	}
-	if cfg.Network.Test {
+	if cfg.Directory != nil {
+		rc.Directory = cfg.Directory(rc.Directory)
+	}
+	if cfg.Network.Limit(directory.SiteLimits) == 0 {
 		// All relays and clients of a test network share a few addresses.
 		rc.Limits.CreateRate, rc.Limits.CreateBurst = 1000, 4000
 		rc.Limits.ExtendRate, rc.Limits.ExtendBurst = 1000, 4000
@@ -116,6 +139,25 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	}
 	r.relay = relay.New(rc)
 	return r, nil
+}
+
+// newMeasurer makes what an authority measures relays with.
+func (r *Relay) newMeasurer() {
+	r.transfers = circuit.NewTransfers(circuit.DirectoryConfig{
+		Env: r.env, Links: r.links, NetworkID: r.cfg.Network.ID, Budget: r.budget, FlowStats: &r.stats,
+	})
+	r.measurer = measure.New(measure.Config{
+		Env: r.env, Network: r.cfg.Network, Self: r.Identity(), Signer: r.cfg.Keys.Signer,
+		View: r.follower.Current, Carry: r.transfers.Run,
+	})
+}
+
+// measured is what the authority's votes say of the speed of relays; nil when the network measures none.
+func (r *Relay) measured() func(cert.Identity) (kib uint32, ok bool) {
+	if r.cfg.Network.Limit(directory.MeasureIntervals) == 0 {
+		return nil
+	}
+	return r.measurer.Measured
 }
 
 // prober sees whether a relay answers where it says: by a link that this node dialled there
@@ -145,7 +187,7 @@ func (r *Relay) describe() directory.Descriptor {
 	return directory.Descriptor{
 		OnionKey: key, OnionKeyUntil: until, Addresses: r.cfg.Addresses, Policy: r.cfg.Policy,
 		Bandwidth: r.cfg.Bandwidth, Nickname: r.cfg.Nickname, Contact: r.cfg.Contact, Software: r.cfg.Software,
-		Protocols: directory.OurProtocols(), IPv6Exit: r.cfg.IPv6 && !r.cfg.Policy.IsEmpty(),
+		Families: r.cfg.Families, Protocols: directory.OurProtocols(), IPv6Exit: r.cfg.IPv6 && !r.cfg.Policy.IsEmpty(),
 	}
 }
 
@@ -154,16 +196,43 @@ func (r *Relay) vouchedFor(id cert.Identity) bool {
 	return r.agent.InConsensus(id) || r.cfg.Network.IsAuthority(id)
 }
 
+// KeysChanged is to be called when Keys.Rotate or Keys.Refresh has changed something: the descriptor is made anew.
+func (r *Relay) KeysChanged() { r.agent.Update() }
+
 // Start begins to bootstrap and to serve.
 func (r *Relay) Start() {
 	r.agent.Start()
 	r.follower.Start()
 	if r.authority != nil {
 		r.authority.Start()
+		r.measurer.Start()
+	}
+	if r.cfg.DirectoryOnly {
+		r.tellReached()
 	}
 }
 
+// lookAgain is how often an authority without a consensus says how many relays it can reach.
+const lookAgain = time.Second
+
+// tellReached says what an authority that is no relay waits for, until there is a consensus.
+func (r *Relay) tellReached() {
+	if r.listed || r.stopped || r.authority == nil {
+		return
+	}
+	least := r.cfg.Network.Param(directory.MinRelays)
+	if n := r.authority.Stats().Reachable; int64(n) < least {
+		r.progress(20, fmt.Sprintf("no consensus yet: %d relays can be reached", n), fmt.Sprintf("%d of them", least))
+	} else {
+		r.progress(50, fmt.Sprintf("no consensus yet: %d relays can be reached", n), "a quorum of the authorities to agree on one")
+	}
+	r.env.Clock.AfterFunc(lookAgain, r.tellReached)
+}
+
 func (r *Relay) onDirectory(percent int, doing, waiting string) {
+	if r.cfg.DirectoryOnly && percent < 100 {
+		return // it says by itself what it waits for: see tellReached
+	}
 	if !r.listed {
 		r.progress(percent*9/10, doing, waiting)
 	}
@@ -180,6 +249,11 @@ func (r *Relay) onConsensus(c *directory.Consensus) {
 	if r.cfg.OnConsensus != nil {
 		r.cfg.OnConsensus(c)
 	}
+	if r.cfg.DirectoryOnly {
+		r.listed = true
+		r.cfg.OnProgress(100, fmt.Sprintf("ready: serving the directory at %s", r.cfg.Addresses[0]), "")
+		return
+	}
 	listed := c.Lookup(r.Identity()) != nil
 	switch {
 	case listed && !r.listed:
@@ -192,6 +266,23 @@ func (r *Relay) onConsensus(c *directory.Consensus) {
 	}
 	r.listed = listed
 }
+
+// onNetwork takes a newer network file into use, as far as a running node can: who must sign and who is told of the
+// relay. Intervals of links and sizes of tables are those of the start.
+func (r *Relay) onNetwork(n *directory.Network) {
+	r.cfg.Network = n
+	r.agent.SetNetwork(n)
+	r.speed.SetNetwork(n)
+	switch {
+	case r.authority != nil:
+		r.authority.SetNetwork(n)
+	case n.IsAuthority(r.Identity()):
+		r.env.Log.Warn("the new network file names this node as an authority: restart it", "serial", n.Serial)
+	}
+}
+
+// Warnings are what a person should know of the directory, in short lines. They are asked for on the loop.
+func (r *Relay) Warnings() []string { return r.follower.Warnings() }
 
 // stopGrace is how long the authorities may take to hear that the relay leaves.
 const stopGrace = 500 * time.Millisecond
@@ -206,6 +297,8 @@ func (r *Relay) Stop() {
 	}
 	r.stopped = true
 	if r.authority != nil {
+		r.measurer.Stop()
+		r.transfers.Close()
 		r.authority.Stop()
 	}
 	r.agent.Stop()
@@ -223,7 +316,9 @@ func (r *Relay) Counters() map[string]int64 {
 	addCounters(m, "directory_", r.agent.Stats())
 	if r.authority != nil {
 		addCounters(m, "authority_", r.authority.Stats())
+		addCounters(m, "measure_", r.measurer.Stats())
 	}
+	addCounters(m, "speed_test_", r.speed.Stats())
 	m["directory_circuits"] = int64(r.fetch.Circuits())
 	if c := r.follower.Current(); c != nil {
 		m["consensus_relays"] = int64(len(c.Relays))
@@ -241,6 +336,11 @@ func (r *Relay) OnRumour(sealed []byte, from cert.Identity) (accept, fresh bool)
 func (r *Relay) Gossip(to cert.Identity, packet []byte) (sent bool) {
 	l := r.links.Open(to)
 	return l != nil && l.Gossip(packet)
+}
+
+// Fetch makes one directory request of another relay, see directory.Fetcher.
+func (r *Relay) Fetch(to env.Target, request []byte, max int, done func(answer []byte, err error)) {
+	r.fetch.Fetch(to, request, max, done)
 }
 
 // DialFor opens a link that the gossip wants; its success shows as a link.
@@ -268,7 +368,7 @@ func (r *Relay) OnLink(l *flow.Link) {
 		r.authority.LinkUp(p)
 	}
 	if r.cfg.Gossip != nil {
-		r.cfg.Gossip.LinkUp(p.Identity)
+		r.cfg.Gossip.LinkUp(p.Identity, p.Address.Addr())
 	}
 }
 

@@ -32,6 +32,8 @@ type world struct {
 	client  *Client
 	ready   int
 	steps   []string
+
+	isolation string // of downloads
 }
 
 // encapsulate draws its randomness from the key, so that a run can be repeated.
@@ -61,7 +63,20 @@ func testNetwork(t testing.TB, authority cert.Signer, id cert.NetworkID, relays 
 	return n
 }
 
+// withParameters is a network with other parameters, as all its nodes see it.
+func withParameters(_ testing.TB, network *directory.Network, p directory.Parameters) *directory.Network {
+	n := *network
+	n.Parameters = p
+	return &n
+}
+
 func newWorld(t testing.TB, seed uint64, relays int, record *envtest.Recorder) *world {
+	t.Helper()
+	return newWorldWith(t, seed, relays, record, nil)
+}
+
+// newWorldWith is a world with other parameters than those of testNetwork, unless they are nil.
+func newWorldWith(t testing.TB, seed uint64, relays int, record *envtest.Recorder, p directory.Parameters) *world {
 	t.Helper()
 	w := &world{t: t, f: envtest.NewFake(seed), record: record}
 	id := cert.NetworkID(sha256.Sum256([]byte("network")))
@@ -81,7 +96,9 @@ func newWorld(t testing.TB, seed uint64, relays int, record *envtest.Recorder) *
 			t.Fatal(err)
 		}
 		if i == 0 {
-			w.network = testNetwork(t, signer, id, relays, host.Address)
+			if w.network = testNetwork(t, signer, id, relays, host.Address); p != nil {
+				w.network = withParameters(t, w.network, p)
+			}
 		}
 		w.hosts, w.envs = append(w.hosts, host), append(w.envs, e)
 	}
@@ -164,7 +181,7 @@ func (w *world) download(host string, port uint16, limit time.Duration) (string,
 	app := &envtest.ConnProbe{}
 	var failure error
 	w.f.Pipe(w.f.Client("client"), func(c env.Conn) env.ConnEvents {
-		return w.client.Open(circuit.Request{Address: address, Port: port}, c, func(_ circuit.Result, err error) {
+		return w.client.Open(circuit.Request{Address: address, Port: port, Isolation: w.isolation}, c, func(_ circuit.Result, err error) {
 			if failure = err; err != nil {
 				c.Close(err)
 			}

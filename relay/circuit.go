@@ -279,6 +279,9 @@ func extendReason(err error) cell.Reason {
 func (r *Relay) extendTarget(e cell.Extend, prev *env.Peer) (env.Target, cell.Reason) {
 	id := cert.Identity(e.Identity)
 	t := env.Target{Identity: id}
+	if r.cfg.DirectoryOnly {
+		return t, cell.ReasonPolicy
+	}
 	if id == r.cfg.Identity || id.IsZero() || (!prev.Client() && id == prev.Identity) {
 		return t, cell.ReasonNoSuchRelay
 	}

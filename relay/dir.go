@@ -7,7 +7,8 @@ import (
 	"cepa/flow"
 )
 
-// MaxDirectoryRequest is the longest directory request with its length in front, in bytes.
+// MaxDirectoryRequest is the longest directory request with its length in front, in bytes, of those who may send no
+// longer one.
 const MaxDirectoryRequest = 2 + directory.MaxRequest
 
 // onBeginDir serves one directory request: the client sends it and EOF, the answer and EOF follow.
@@ -32,6 +33,7 @@ type dirConn struct {
 	s       *flow.Stream
 	request []byte
 	answer  []byte // what the stream has not taken yet
+	zeros   int    // that follow it
 	asked   bool   // the request is complete and with the directory
 	ready   bool   // answer is complete
 	paused  bool
@@ -48,7 +50,11 @@ func (d *dirConn) Write(p []byte) {
 	if d.over || d.asked {
 		return
 	}
-	if len(d.request)+len(p) > MaxDirectoryRequest {
+	most := MaxDirectoryRequest
+	if limit := d.c.relay.cfg.RequestLimit; limit != nil {
+		most = limit(d.c.prev.Link().Peer())
+	}
+	if len(d.request)+len(p) > most {
 		d.finish()
 		d.c.relay.env.Clock.AfterFunc(0, func() { d.s.End(cell.ReasonProtocol) }) // as in Pause
 		return
@@ -70,13 +76,23 @@ func (d *dirConn) CloseWrite() {
 	request := d.request
 	d.request = nil
 	d.deadline.Reset(r.cfg.Limits.AnswerTime)
-	r.cfg.Directory.Serve(request, d.c.prev.Link().Peer(), func(answer []byte) {
-		if d.over {
+	from := d.c.prev.Link().Peer()
+	if r.cfg.SpeedTest != nil {
+		if answer, zeros, mine := r.cfg.SpeedTest(request, from); mine {
+			d.zeros = zeros
+			d.onAnswer(answer)
 			return
 		}
-		d.answer, d.ready = answer, true
-		r.env.Clock.AfterFunc(0, d.feed)
-	})
+	}
+	r.cfg.Directory.Serve(request, from, d.onAnswer)
+}
+
+func (d *dirConn) onAnswer(answer []byte) {
+	if d.over {
+		return
+	}
+	d.answer, d.ready = answer, true
+	d.c.relay.env.Clock.AfterFunc(0, d.feed)
 }
 
 func (d *dirConn) Pause(paused bool) {
@@ -104,7 +120,12 @@ func (d *dirConn) feed() {
 		d.answer = d.answer[n:]
 		d.s.OnData(chunk)
 	}
-	if !d.over && len(d.answer) == 0 && !d.sentEOF {
+	for !d.paused && !d.over && d.zeros > 0 {
+		chunk := make([]byte, min(dirChunk, d.zeros))
+		d.zeros -= len(chunk)
+		d.s.OnData(chunk)
+	}
+	if !d.over && len(d.answer) == 0 && d.zeros == 0 && !d.sentEOF {
 		d.sentEOF = true
 		d.answer = nil
 		d.s.OnEOF()

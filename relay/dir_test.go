@@ -161,3 +161,35 @@ func TestDirectoryStreamAborted(t *testing.T) {
 		}
 	}
 }
+
+// TestSpeedTest: what SpeedTest calls its own gets its answer and the zeros behind it; the rest is for the directory.
+func TestSpeedTest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	const zeros = 200_000 // more than a chunk, and less than the stream's window
+	s := w.add("relay", func(s *station) {
+		s.speedTest = func(q []byte, from *env.Peer) ([]byte, int, bool) {
+			return []byte("head"), zeros, string(q) == "how fast?"
+		}
+	})
+	s.serve = func(_ []byte, _ *env.Peer, done func([]byte)) { done([]byte("the answer")) }
+	h := w.client("client").build(s)
+	for q, want := range map[string][]byte{
+		"how fast?": append([]byte("head"), make([]byte, zeros)...),
+		"question":  []byte("the answer"),
+	} {
+		id := h.request([]byte(q))
+		h.relay(end(id, cell.ReasonEOF))
+		h.until("the answer", func() bool { _, eof := h.data(id); return eof })
+		if d, _ := h.data(id); !bytes.Equal(d, want) {
+			t.Errorf("%q: %d bytes, want %d", q, len(d), len(want))
+		}
+		h.relay(end(id, cell.ReasonEOF))
+	}
+	w.f.Run(time.Second)
+	if s.stats.Streams != 0 {
+		t.Errorf("%d streams are left", s.stats.Streams)
+	}
+	h.destroy()
+	w.quiet()
+}

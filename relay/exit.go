@@ -69,6 +69,7 @@ type exit struct {
 	addresses []netip.AddrPort // still to be tried
 	deadline  env.Mono
 	failure   cell.Reason // of the last address tried
+	attempt   *attempt    // the last to connect
 	open      bool        // counted in ExitStreams
 	over      bool
 }
@@ -84,6 +85,9 @@ func (x *exit) finish() {
 		return
 	}
 	x.over = true
+	if at := x.attempt; at != nil && !at.gone { // the connection that nobody wants any more
+		at.cancel()
+	}
 	x.c.exits--
 	if x.open {
 		x.c.relay.stats.ExitStreams--
@@ -108,27 +112,84 @@ func (c *circuit) newExit(s *flow.Stream) *exit {
 	return x
 }
 
-// outside counts one look-up or connection attempt until done is called: an attempt goes on
-// when its stream has ended, so neither one circuit nor one neighbour may take them all.
-// Otherwise it refuses the stream.
-func (x *exit) outside() (done func(), ok bool) {
+// attempt is one look-up or connection attempt of an exit, from outside until done.
+type attempt struct {
+	x      *exit
+	from   string // the previous hop as limits count it
+	cancel func() // nil for a look-up
+	gone   bool   // given up: counted no more
+}
+
+// outside counts one look-up or connection attempt until done is called. One that is given up or
+// whose stream has ended goes on for a moment, so neither one circuit nor one neighbour may have
+// too many. When there is no room, the oldest attempt of whoever has most must go; when that is x's own circuit
+// or its neighbour, x is refused.
+func (x *exit) outside() (at *attempt, ok bool) {
 	r, c := x.c.relay, x.c
-	from, _ := r.neighbour(c.prev.Link().Peer())
-	limit := r.cfg.Limits.Dials
-	if r.dials >= limit || c.dials >= r.cfg.Limits.CircuitDials || r.dialsFrom[from] >= max(limit/4, 1) {
+	at = &attempt{x: x}
+	at.from, _ = r.neighbour(c.prev.Link().Peer())
+	if c.dials >= r.cfg.Limits.CircuitDials || !r.roomFor(at) {
 		x.end(cell.ReasonResource)
 		return nil, false
 	}
 	r.dials++
 	c.dials++
-	r.dialsFrom[from]++
-	return func() {
-		r.dials--
-		c.dials--
-		if r.dialsFrom[from]--; r.dialsFrom[from] == 0 {
-			delete(r.dialsFrom, from)
+	r.dialsFrom[at.from]++
+	return at, true
+}
+
+// roomFor reports whether one more attempt has room, and gives up another for it if it must.
+func (r *Relay) roomFor(at *attempt) bool {
+	limit := r.cfg.Limits.Dials
+	switch {
+	case r.dialsFrom[at.from] >= max(limit/4, 1):
+		return r.giveUp(at.x.c.dials+1, at.from)
+	case r.dials >= limit:
+		most, from := r.dialsFrom[at.from]+1, ""
+		for _, o := range r.attempts {
+			if n := r.dialsFrom[o.from]; n > most {
+				most, from = n, o.from
+			}
 		}
-	}, true
+		return from != "" && r.giveUp(0, from)
+	}
+	return true
+}
+
+// giveUp ends the oldest connection attempt of the circuit that has the most, of those that come from a neighbour and
+// have more than least.
+func (r *Relay) giveUp(least int, from string) bool {
+	var worst *attempt
+	for _, o := range r.attempts {
+		if n := o.x.c.dials; o.from == from && n > least {
+			worst, least = o, n
+		}
+	}
+	if worst == nil {
+		return false
+	}
+	r.stats.DialsGivenUp++
+	worst.cancel()
+	worst.done()
+	worst.x.end(cell.ReasonResource)
+	return true
+}
+
+// done ends the count of an attempt. Calling it again is harmless.
+func (at *attempt) done() {
+	if at.gone {
+		return
+	}
+	at.gone = true
+	r := at.x.c.relay
+	r.dials--
+	at.x.c.dials--
+	if r.dialsFrom[at.from]--; r.dialsFrom[at.from] == 0 {
+		delete(r.dialsFrom, at.from)
+	}
+	if i := slices.Index(r.attempts, at); i >= 0 {
+		r.attempts = slices.Delete(r.attempts, i, i+1)
+	}
 }
 
 func (c *circuit) onBegin(s *flow.Stream, data []byte) {
@@ -148,12 +209,12 @@ func (x *exit) begin(b cell.Begin) {
 		x.connect([]netip.Addr{b.Address.IP}, cell.AllowIPv4|cell.AllowIPv6) // flags are for names
 		return
 	}
-	done, ok := x.outside()
+	at, ok := x.outside()
 	if !ok {
 		return
 	}
 	r.env.Network.LookupHost(b.Address.Host, r.cfg.Limits.ResolveTimeout, func(found []netip.Addr, err error) {
-		done()
+		at.done()
 		switch {
 		case x.over:
 		case err != nil:
@@ -239,12 +300,14 @@ func (x *exit) tryNext() {
 	to := x.addresses[0]
 	x.addresses = x.addresses[1:]
 	timeout := min(r.cfg.Limits.ConnectTimeout, left/time.Duration(len(x.addresses)+1)+time.Second)
-	done, ok := x.outside()
+	at, ok := x.outside()
 	if !ok {
 		return
 	}
-	r.env.Network.DialConn(to, timeout, func(conn env.Conn, err error) env.ConnEvents {
-		done()
+	x.attempt = at
+	r.attempts = append(r.attempts, at)
+	at.cancel = r.env.Network.DialConn(to, timeout, func(conn env.Conn, err error) env.ConnEvents {
+		at.done()
 		if x.over {
 			return nil // closes conn
 		}
@@ -302,12 +365,12 @@ func (c *circuit) onResolve(s *flow.Stream, data []byte) {
 func (x *exit) resolve(q cell.Resolve) {
 	r := x.c.relay
 	r.stats.Resolves++
-	done, ok := x.outside()
+	at, ok := x.outside()
 	if !ok {
 		return
 	}
 	answer := func(answers []cell.Address, err error) {
-		done()
+		at.done()
 		if !x.over {
 			x.resolved(answers, err)
 		}

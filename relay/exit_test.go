@@ -568,6 +568,48 @@ func TestOneCircuitCannotTakeAllDials(t *testing.T) {
 	}
 }
 
+// TestDialsOfOthersMakeRoom: whoever fills the exit's attempts with destinations that do not answer, through however
+// many neighbours, loses one when somebody else wants one, through a neighbour of its own or the same.
+func TestDialsOfOthersMakeRoom(t *testing.T) {
+	t.Parallel()
+	for _, own := range []bool{true, false} {
+		w := newWorld(t, 1)
+		exit := w.add("exit", func(s *station) { s.limits.Dials = 8 }) // two for one neighbour, while others want some
+		w.listen("93.0.0.1:80")
+		w.f.Silence(addrPort("93.0.0.66:80"))
+		data, err := cell.Begin{Flags: cell.AllowIPv4, Address: address(t, "93.0.0.66"), Port: 80}.AppendTo(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var guard *station
+		for i := range 4 {
+			guard = w.add(fmt.Sprint("guard", i), nil)
+			bad := w.client(fmt.Sprint("bad", i)).build(guard, exit)
+			for range 2 {
+				bad.relay(cell.Message{Command: cell.MessageBegin, Stream: bad.next(), Data: data})
+			}
+		}
+		w.f.Run(time.Second)
+		if n := exit.relay.dials; n != 8 {
+			t.Fatalf("%d dials under way, want all 8", n)
+		}
+		if own {
+			guard = w.add("guard4", nil)
+		}
+		good := w.client("good").build(guard, exit)
+		if _, c, reason := good.begin("93.0.0.1", 80, anyIP); c == nil {
+			t.Errorf("a stream through a neighbour of its own, %v: %v", own, reason)
+		}
+		if n := exit.relay.stats.DialsGivenUp; n != 1 {
+			t.Errorf("%d dials were given up, want 1", n)
+		}
+		w.f.Run(time.Minute)
+		if n := exit.relay.dials; n != 0 || len(exit.relay.attempts) != 0 {
+			t.Errorf("%d dials are left over", n)
+		}
+	}
+}
+
 // TestStreamGoesWhileDialling: at every step of opening, both the stream's end and the
 // circuit's leave nothing behind, and no connection stays open.
 func TestStreamGoesWhileDialling(t *testing.T) {

@@ -102,6 +102,32 @@ func TestExtendRefused(t *testing.T) {
 	}
 }
 
+// TestCircuitsEndAtAnAuthority: one that is no relay extends nowhere, also over a link that is open, and serves no
+// stream but those of the directory.
+func TestCircuitsEndAtAnAuthority(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	s, next := w.add("authority", func(s *station) { s.directoryOnly, s.policy = true, nil }), w.add("next", nil)
+	h := w.rogue("previous").build(s)
+	if got := h.extend(next); got != cell.ReasonPolicy {
+		t.Errorf("EXTEND: %v", got)
+	}
+	w.f.Do(func() { s.links.To(next.node.Target(), func(*flow.Link, error) {}) })
+	w.f.Run(time.Second)
+	if s.links.Open(next.node.Identity) == nil {
+		t.Fatal("there is no link")
+	}
+	if got := h.extend(next); got != cell.ReasonPolicy {
+		t.Errorf("EXTEND over an open link: %v", got)
+	}
+	if _, connected, reason := h.begin("45.1.1.1", 80, cell.AllowIPv4); connected != nil || reason != cell.ReasonPolicy {
+		t.Errorf("BEGIN: %v, %v", connected, reason)
+	}
+	h.destroy()
+	w.f.Do(func() { s.links.Open(next.node.Identity).Close(nil) })
+	w.quiet()
+}
+
 // TestExtendUsesDescriptor: with a descriptor at hand, the addresses that a client names are
 // not dialled, and no address of a client's choice is learnt about.
 func TestExtendUsesDescriptor(t *testing.T) {

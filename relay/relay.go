@@ -55,8 +55,16 @@ type Config struct {
 	// OnionKeys are the keys that the relay accepts now, the newest first.
 	OnionKeys func() []*ntor.OnionKey
 	Directory Directory
+	// SpeedTest is asked about each directory request before Directory is; it may be nil. If the request is its own
+	// (mine), the answer is what it gives and so many zeros, which are made as the client takes them.
+	SpeedTest func(request []byte, from *env.Peer) (answer []byte, zeros int, mine bool)
+	// RequestLimit is the longest directory request, with its length, that comes from a neighbour; nil for
+	// MaxDirectoryRequest.
+	RequestLimit func(from *env.Peer) int
 	// Policy decides which destinations the exit serves; a nil Policy serves none.
 	Policy *directory.Policy
+	// DirectoryOnly says that circuits may end here and go no further: an authority that is no relay.
+	DirectoryOnly bool
 	// Addresses are where this relay listens; it never extends or exits to them.
 	Addresses []netip.AddrPort
 	// Test says that the network is a test network: loopback and private addresses are
@@ -132,6 +140,7 @@ type Stats struct {
 	ExitFailed    uint64
 	Resolves      uint64
 	DirRequests   uint64
+	DialsGivenUp  uint64 // connection attempts that made room for others
 	ExitBytesIn   uint64 // from destinations
 	ExitBytesOut  uint64 // to destinations
 }
@@ -151,6 +160,7 @@ type Relay struct {
 	unknowns  limit.Buckets
 	dials     int            // look-ups and connection attempts under way
 	dialsFrom map[string]int // of these, by previous hop
+	attempts  []*attempt     // of these, the connection attempts that can be given up, oldest first
 }
 
 // New makes a Relay. It does nothing until OnCreate is called.

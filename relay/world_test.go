@@ -39,6 +39,9 @@ type station struct {
 	limits Limits
 	others []netip.AddrPort // more addresses of its own
 	create func(*flow.Leg, cell.Create)
+
+	directoryOnly bool
+	speedTest     func(request []byte, from *env.Peer) (answer []byte, zeros int, mine bool)
 	// ----
 	relay     *Relay
 	links     *flow.Links
@@ -75,7 +78,7 @@ func (w *world) add(name string, change func(*station)) *station {
 		Identity: s.node.Identity, NetworkID: w.id,
 		OnionKeys: func() []*ntor.OnionKey { return []*ntor.OnionKey{s.key} },
 		Directory: s, Policy: s.policy, Addresses: append([]netip.AddrPort{s.node.Address}, s.others...),
-		Test: s.test, IPv6: s.ipv6, Limits: s.limits,
+		Test: s.test, IPv6: s.ipv6, Limits: s.limits, DirectoryOnly: s.directoryOnly, SpeedTest: s.speedTest,
 	})
 	if s.create == nil {
 		s.create = s.relay.OnCreate

@@ -26,8 +26,10 @@ const module = "cepa"
 // actors are single-threaded protocol code that runs in the daemon and in the simulator alike;
 // values hold no state. Neither may touch the world but through package env.
 var (
-	actors = []string{"flow", "relay", "circuit", "directory", "node"}
+	actors = []string{"flow", "relay", "circuit", "directory", "measure", "node"}
 	values = []string{"cell", "cert", "ipaddr", "limit", "nearest", "onion/cgo", "onion/ntor", "env"}
+	// worlds implement env without touching this one.
+	worlds = []string{"simnet"}
 )
 
 // forbiddenImports would let an actor see time, randomness, threads or the machine.
@@ -46,8 +48,9 @@ var forbiddenImports = map[string]string{
 
 // allowedImports are exceptions: what they are for cannot be seen from outside the package.
 var allowedImports = map[string][]string{
-	"onion/cgo":  {"unsafe"},  // addresses for the assembly kernels
-	"onion/ntor": {"runtime"}, // KeepAlive, so that secrets are wiped and not optimised away
+	"onion/cgo":  {"unsafe"},       // addresses for the assembly kernels
+	"onion/ntor": {"runtime"},      // KeepAlive, so that secrets are wiped and not optimised away
+	"simnet":     {"math/rand/v2"}, // ChaCha8 from a seed
 }
 
 // forbiddenUses are functions and types of packages that are otherwise allowed.
@@ -77,6 +80,9 @@ var imports = map[string][]string{
 	"directory":  {"cell", "cert", "env", "ipaddr", "limit", "nearest"},
 	"relay":      {"cell", "cert", "directory", "env", "flow", "ipaddr", "limit", "onion/cgo", "onion/ntor"},
 	"circuit":    {"cell", "cert", "directory", "env", "flow", "ipaddr", "onion/cgo", "onion/ntor"},
+	"measure":    {"cert", "circuit", "directory", "env"},
+	// The simulator makes nodes as the daemon does, and has nothing of what is inside them.
+	"simnet": {"cell", "cert", "circuit", "directory", "env", "node"},
 }
 
 // listed is what `go list -json` says of a package.
@@ -146,7 +152,7 @@ func check(t *testing.T, path string) (*token.FileSet, []*ast.File, *types.Info)
 // comment that begins with "order:" and says why.
 func TestActorsAreDeterministic(t *testing.T) {
 	t.Parallel()
-	for _, path := range slices.Concat(actors, values) {
+	for _, path := range slices.Concat(actors, values, worlds) {
 		t.Run(strings.ReplaceAll(path, "/", "."), func(t *testing.T) {
 			t.Parallel()
 			fset, files, info := check(t, path)

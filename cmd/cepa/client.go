@@ -27,13 +27,28 @@ The same as a file for --config:
 
    network = "network.toml"
    dir = "client"
-   socks = "127.0.0.1:9850"`),
+   socks = "127.0.0.1:9850"
+
+Circuits use any relays that the network offers. Whoever must can leave some out, or ask for
+some, by identity, family, address or prefix, for the whole circuit or a place in it. Fewer
+relays are slower and make your circuits stand out; what cannot be done fails.
+
+   [paths]
+   exclude = ["192.0.2.0/24"]
+   exits = ["family:FAMILY", "IDENTITY"]`),
 		Flags: []cli.Flag{
 			configFlag("client.toml"),
 			&cli.StringFlag{Name: "network", Usage: "network `FILE`"},
 			&cli.StringFlag{Name: "dir", Usage: "`DIR` for state, made if missing"},
 			&cli.StringFlag{Name: "socks", Usage: "`ADDRESS` of the SOCKS5 port (default " + daemon.DefaultSocks + ")"},
 			&cli.IntFlag{Name: "memory", Usage: fmt.Sprintf("bound for queued data, in `MiB` (default %d)", daemon.DefaultClientMemoryMiB)},
+			&cli.StringSliceFlag{Name: "exclude", Usage: "`RELAYS` never used: identities, family:ID, addresses, prefixes; with commas"},
+			&cli.StringSliceFlag{Name: "exclude-guards", Usage: "`RELAYS` never used as the first of a circuit"},
+			&cli.StringSliceFlag{Name: "exclude-middles", Usage: "`RELAYS` never used in the middle"},
+			&cli.StringSliceFlag{Name: "exclude-exits", Usage: "`RELAYS` never used as the last"},
+			&cli.StringSliceFlag{Name: "guards", Usage: "use only these `RELAYS` as the first of a circuit"},
+			&cli.StringSliceFlag{Name: "middles", Usage: "use only these `RELAYS` in the middle"},
+			&cli.StringSliceFlag{Name: "exits", Usage: "use only these `RELAYS` as the last"},
 			&cli.StringFlag{Name: "log-level", Usage: daemon.LogLevels + " (default " + daemon.DefaultLogLevel + ")"},
 			attachedFlag(),
 		},
@@ -57,6 +72,15 @@ func runClient(c *cli.Context) error {
 	} {
 		if c.IsSet(flag) {
 			*setting = c.String(flag)
+		}
+	}
+	paths := &config.Paths
+	for flag, setting := range map[string]*[]string{
+		"exclude": &paths.Exclude, "exclude-guards": &paths.ExcludeGuards, "exclude-middles": &paths.ExcludeMiddles,
+		"exclude-exits": &paths.ExcludeExits, "guards": &paths.Guards, "middles": &paths.Middles, "exits": &paths.Exits,
+	} {
+		if c.IsSet(flag) {
+			*setting = c.StringSlice(flag)
 		}
 	}
 	if c.IsSet("memory") {

@@ -23,7 +23,7 @@ func demoCommand() *cli.Command {
 		Usage:     "run a whole overlay network on this machine, with a SOCKS5 port",
 		ArgsUsage: "[-- PROGRAM [ARGUMENT...]]",
 		Description: strings.TrimSpace(`
-Runs relays, an authority and a client on loopback addresses: real TCP, real TLS, circuits of
+Runs relays, directory authorities and a client on loopback addresses: real TCP, real TLS, circuits of
 three hops. With a PROGRAM, runs it with the proxy variables set (ALL_PROXY and its siblings)
 and exits with its status; without one, stays until Ctrl-C. The network is a test network: its
 exits reach this machine and its local network, so do not let others use its port.
@@ -35,6 +35,7 @@ Examples:
    cepa demo --dir /tmp/overlay --processes`),
 		Flags: []cli.Flag{
 			&cli.IntFlag{Name: "relays", Value: demo.DefaultRelays, Usage: fmt.Sprintf("number of relays, %d to %d; every second one is an exit", demo.MinRelays, demo.MaxRelays)},
+			&cli.IntFlag{Name: "authorities", Value: demo.DefaultAuthorities, Usage: fmt.Sprintf("number of directory authorities besides them, 1 to %d", demo.MaxAuthorities)},
 			&cli.StringFlag{Name: "socks", Value: daemon.DefaultSocks, Usage: "`ADDRESS` of the SOCKS5 port"},
 			&cli.StringFlag{Name: "dir", Usage: "keep the network's state in `DIR` (made if missing); a temporary folder if not given"},
 			&cli.BoolFlag{Name: "processes", Usage: "run every node as a process of its own; DIR/nodes.json and DIR/pids list them"},
@@ -61,6 +62,8 @@ func runDemo(c *cli.Context) error {
 		return usagef("--socks %s is not a loopback address: whoever reaches the port could use this machine's network", socks)
 	case c.Int("relays") < demo.MinRelays || c.Int("relays") > demo.MaxRelays:
 		return usagef("--relays is %d: a demo has %d to %d relays", c.Int("relays"), demo.MinRelays, demo.MaxRelays)
+	case c.Int("authorities") < 1 || c.Int("authorities") > demo.MaxAuthorities:
+		return usagef("--authorities is %d: a demo has 1 to %d authorities", c.Int("authorities"), demo.MaxAuthorities)
 	case len(program) > 0 && c.Bool("self-test"):
 		return usagef("--self-test runs no program: leave out %q", strings.Join(program, " "))
 	case c.Bool("tls-keylog") && c.String("dir") == "":
@@ -76,7 +79,7 @@ func runDemo(c *cli.Context) error {
 	defer stop()
 	say := speaker(c.App.ErrWriter)
 	d, err := demo.Start(ctx, demo.Options{
-		Relays: c.Int("relays"), Socks: socks, AnySocks: !c.IsSet("socks") && (len(program) > 0 || c.Bool("self-test")),
+		Relays: c.Int("relays"), Authorities: c.Int("authorities"), Socks: socks, AnySocks: !c.IsSet("socks") && (len(program) > 0 || c.Bool("self-test")),
 		Dir: c.String("dir"), Processes: c.Bool("processes"), ExitPolicy: c.String("exit-policy"),
 		LogLevel: c.String("log-level"), TLSKeyLog: c.Bool("tls-keylog"), Version: c.App.Version, Message: say,
 	})

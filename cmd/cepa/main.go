@@ -1,5 +1,6 @@
 // Command cepa runs the nodes of an onion-routing overlay network: a whole network on one
-// machine (demo), a relay, a client with a SOCKS5 port, and what is needed to found a network.
+// machine (demo), a relay, a client with a SOCKS5 port, a directory authority, and what is needed
+// to found a network and to look at it.
 package main
 
 import (
@@ -67,7 +68,7 @@ Try it first, on this machine alone:
    cepa demo -- curl -sS http://hello.demo/
 
 See 'cepa COMMAND --help' for each command, with an example that works when pasted.`),
-		Commands:             []*cli.Command{demoCommand(), relayCommand(), clientCommand(), networkCommand(), statusCommand()},
+		Commands:             []*cli.Command{demoCommand(), relayCommand(), clientCommand(), authorityCommand(), networkCommand(), directoryCommand(), keysCommand(), statusCommand()},
 		HideHelpCommand:      true,
 		EnableBashCompletion: true,
 		ExitErrHandler:       func(*cli.Context, error) {}, // run decides

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -103,9 +104,21 @@ func TestMistakes(t *testing.T) {
 		{"client", "--network and --dir"},
 		{"client surplus", `no argument "surplus"`},
 		{"client --sock x", "did you mean socks?"},
-		{"network new", "needs --dir and --authority"},
-		{"network new --dir x", "needs --dir and --authority"},
-		{"network new --authority 127.0.0.1:1", "needs --dir and --authority"},
+		{"authority", "--network and --dir"},
+		{"authority --dir x --network y surplus", `no argument "surplus"`},
+		{"authority --exit-policy all", "no flag --exit-policy"},
+		{"autority", "did you mean authority?"},
+		{"demo --authorities 0", "1 to 32"},
+		{"demo --authorities 33", "1 to 32"},
+		{"demo --authorites 3", "did you mean authorities?"},
+		{"network new", "needs --dir"},
+		{"network new --dir x", "needs --authority ADDRESS"},
+		{"network new --authority 127.0.0.1:1", "needs --dir"},
+		{"network new --dir x --authority 127.0.0.1:1 --authority 127.0.0.1:1", "is there twice"},
+		{"network new --dir x --authorities 0", "1 to 32"},
+		{"network new --dir x --authorities 33", "1 to 32"},
+		{"network new --dir x --authorities some", "authorities"},
+		{"network new --dir x --authorities 2 --authority 127.0.0.1:1", "leave the first out"},
 		{"network new --dir x --authority localhost:1", "not an IP address and port"},
 		{"network new --dir x --authority 127.0.0.1:1 surplus", `no argument "surplus"`},
 		{"network new --dir x --authority 127.0.0.1:1 --param interval_ms", "is not NAME=NUMBER"},
@@ -115,6 +128,18 @@ func TestMistakes(t *testing.T) {
 		{"network show", "needs one FILE"},
 		{"network show a b", "needs one FILE"},
 		{"network show --json a", "no flag --json"},
+		{"keys show", "needs --dir"},
+		{"keys renew --dir x", "needs --identity"},
+		{"keys renew --dir x --identity y --days 91", "1 to 90"},
+		{"keys offline --dir x", "needs --to"},
+		{"keys nwe", "did you mean new?"},
+		{"directory show", "needs --dir"},
+		{"directory shwo", "did you mean show?"},
+		{"directory verify --dir x y", `no argument "y"`},
+		{"directory relays --dir x --flag Exti", `did you mean "Exit"?`},
+		{"directory relays --dir x --sort wieght", "did you mean weight?"},
+		{"directory diff --from x", "needs --from and --to"},
+		{"directory diff --dir x --from y --to z", "one of them at most"},
 		{"status", "needs the node's DIR"},
 		{"status a b", "needs the node's DIR"},
 		{"status --jsno a", "did you mean json?"},
@@ -149,6 +174,8 @@ func TestFailures(t *testing.T) {
 		{[]string{"client", "--config", wrong}, `line 1`},
 		{[]string{"relay", "--network", missing, "--dir", filepath.Join(dir, "relay")}, "missing.toml"},
 		{[]string{"client", "--network", missing, "--dir", filepath.Join(dir, "client")}, "missing.toml"},
+		{[]string{"authority", "--config", wrong}, `did you mean "network"?`},
+		{[]string{"authority", "--network", missing, "--dir", filepath.Join(dir, "authority")}, "holds no keys"},
 		{[]string{"network", "show", missing}, "missing.toml"},
 		{[]string{"network", "show", wrong}, "wrong.toml"},
 		{[]string{"status", dir}, "no running node"},
@@ -167,7 +194,7 @@ func TestNetworkNewAndShow(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "made", "if missing")
 	args := []string{"network", "new", "--test", "--dir", dir, "--authority", "127.0.0.1:9001", "--param", "interval_ms=2000", "--name", "mine"}
 	status, stdout, stderr := words(args...)
-	if status != 0 || !strings.Contains(stdout, "cepa relay --network") {
+	if status != 0 || !strings.Contains(stdout, "cepa authority --network") {
 		t.Fatalf("status %d, %q, %q", status, stdout, stderr)
 	}
 	file := filepath.Join(dir, "network.toml")
@@ -201,6 +228,42 @@ func TestNetworkNewAndShow(t *testing.T) {
 	// Outside a test network others could not reach a private address.
 	if status, _, _ := words("network", "new", "--dir", filepath.Join(dir, "public"), "--authority", "10.0.0.1:9001"); status != exitFailure {
 		t.Errorf("a private address of an authority: status %d", status)
+	}
+}
+
+// TestNetworkOfSeveralAuthorities: each has a folder of its own and a command that starts it, and all sign the file.
+func TestNetworkOfSeveralAuthorities(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		args []string
+		want []string
+		n    int
+	}{
+		{"here", []string{"--authorities", "4"}, []string{"127.0.0.1:9001", "127.0.0.1:9004", "distinct_subnets = 0", "interval_ms = 10000"}, 4},
+		{"here with a parameter", []string{"--authorities", "1", "--param", "interval_ms=2000"}, []string{"127.0.0.1:9001", "interval_ms = 2000"}, 1},
+		{"elsewhere", []string{"--authority", "45.1.1.1:9001", "--authority", "45.2.1.1:443", "--authorities=2"}, []string{"45.1.1.1:9001", "45.2.1.1:443", "interval_ms = 3600000", "distinct_subnets = 1"}, 2},
+	} {
+		dir := filepath.Join(t.TempDir(), "n")
+		status, stdout, stderr := words(append([]string{"network", "new", "--dir", dir}, c.args...)...)
+		if status != 0 {
+			t.Fatalf("%s: status %d, %q, %q", c.name, status, stdout, stderr)
+		}
+		if n := strings.Count(stdout, "cepa authority --network"); n != c.n {
+			t.Errorf("%s: %d commands in %s", c.name, n, stdout)
+		}
+		for line := range strings.Lines(stdout) { // the lines that say what is next are ones that cepa takes
+			if args := strings.Fields(strings.TrimSuffix(strings.TrimSpace(line), "&")); len(args) > 0 && args[0] == "cepa" {
+				if _, err := reorder(newApp(nil, nil), args); err != nil {
+					t.Errorf("%s: %q: %v", c.name, line, err)
+				}
+			}
+		}
+		status, stdout, stderr = words("network", "show", filepath.Join(dir, "network.toml"))
+		for _, want := range append(c.want, fmt.Sprintf("authorities  %d", c.n)) {
+			if status != 0 || !strings.Contains(stdout, want) {
+				t.Errorf("%s: status %d: no %q in %s%s", c.name, status, want, stdout, stderr)
+			}
+		}
 	}
 }
 

@@ -56,6 +56,7 @@ The same as a file for --config:
 			&cli.StringFlag{Name: "exit-policy", Usage: "none (default), web, reduced, all, or rules such as 'accept *:443, reject *:*'"},
 			&cli.StringFlag{Name: "nickname", Usage: "`NAME` for people, 1 to 19 letters, digits and hyphens"},
 			&cli.StringFlag{Name: "contact", Usage: "how to reach you; public"},
+			&cli.StringSliceFlag{Name: "family-key", Usage: "`FILE` with the key of a family that the relay is in, from 'cepa keys family'"},
 			&cli.IntFlag{Name: "bandwidth", Usage: "what the relay offers, in `MiB` a second"},
 			&cli.IntFlag{Name: "memory", Usage: fmt.Sprintf("bound for queued data, in `MiB` (default %d)", daemon.DefaultRelayMemoryMiB)},
 			&cli.StringFlag{Name: "log-level", Usage: daemon.LogLevels + " (default " + daemon.DefaultLogLevel + ")"},
@@ -83,6 +84,9 @@ func runRelay(c *cli.Context) error {
 		if c.IsSet(flag) {
 			*setting = c.String(flag)
 		}
+	}
+	if c.IsSet("family-key") {
+		config.FamilyKeys = c.StringSlice("family-key")
 	}
 	if c.IsSet("bandwidth") {
 		config.BandwidthMiB = c.Int("bandwidth")

@@ -60,6 +60,19 @@ Example:
 			if s.Waiting != "" {
 				fmt.Fprintf(w, "waiting   %s\n", s.Waiting)
 			}
+			if c := s.Consensus; c != nil {
+				now := time.Now()
+				fmt.Fprintf(w, "consensus %s, %d relays, signed by %d\n", c.Digest[:8], c.Relays, c.Signatures)
+				for _, d := range []struct {
+					name string
+					at   time.Time
+				}{{"valid", c.ValidAfter}, {"fresh to", c.FreshUntil}, {"ends", c.ValidUntil}} {
+					fmt.Fprintf(w, "  %-8s%s (%s)\n", d.name, stamp(d.at), distance(d.at, now))
+				}
+			}
+			for _, warning := range s.Warnings {
+				fmt.Fprintf(w, "WARNING   %s\n", warning)
+			}
 			for _, name := range slices.Sorted(maps.Keys(counters)) {
 				fmt.Fprintf(w, "%-28s %d\n", name, counters[name])
 			}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -133,10 +134,10 @@ func TestStrangersAreNotHeard(t *testing.T) {
 		n.receive(cert.Identity{}, packet)
 		n.receive(cert.Identity{9}, packet)
 		n.loop.do(func() {
-			n.g.LinkUp(attacker.id) // a second link
+			n.g.LinkUp(attacker.id, netip.Addr{}) // a second link
 			n.g.LinkDown(attacker.id)
 			n.g.LinkDown(attacker.id)
-			n.g.LinkUp(cert.Identity{}) // a client
+			n.g.LinkUp(cert.Identity{}, netip.Addr{}) // a client
 		})
 		n.receive(attacker.id, packet)
 		synctest.Wait()
@@ -189,7 +190,7 @@ func TestFloodStaysInBudget(t *testing.T) {
 			}
 			dropped := n.g.Stats().Dropped[DropPacketBudget]
 			n.g.LinkDown(attacker.id)
-			n.g.LinkUp(attacker.id)
+			n.g.LinkUp(attacker.id, netip.Addr{})
 			n.g.OnPacket(attacker.id, flood[0])
 			if n.g.Stats().Dropped[DropPacketBudget] != dropped+1 {
 				t.Error("a new link has a new budget")

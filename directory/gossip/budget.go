@@ -4,7 +4,6 @@ import (
 	"hash/maphash"
 	"time"
 
-	"cepa/cert"
 	"cepa/directory"
 	"cepa/env"
 	"cepa/limit"
@@ -14,7 +13,7 @@ import (
 // neighbours, the new ones share a bucket.
 const maxBuckets = 8192
 
-// limiter is a budget for each neighbour, which a new link does not fill again. It belongs to one goroutine.
+// limiter is a budget for each account of neighbours (accountOf), which a new link does not fill again. It belongs to one goroutine.
 type limiter struct {
 	limit.Buckets
 	start time.Time
@@ -24,8 +23,8 @@ func newLimiter(r limit.Rate, start time.Time) limiter {
 	return limiter{limit.NewBuckets(r.PerSecond, r.Burst, maxBuckets), start}
 }
 
-func (l *limiter) take(id cert.Identity, now time.Time) bool {
-	return l.Take(string(id[:]), 1, mono(l.start, now))
+func (l *limiter) take(account string, now time.Time) bool {
+	return l.Take(account, 1, mono(l.start, now))
 }
 
 // bucket is one budget. It belongs to one goroutine.

@@ -37,7 +37,8 @@
 // consensus does not list has to go, by lot: neither a flood of names nor those who came first keep newcomers out.
 //
 // Instead of memberlist's Join, a new neighbour is sent this relay's own rumour and a few others at once, and more two
-// seconds later; instead of its push/pull, the neighbours in turn are sent a few, one neighbour every ten seconds.
+// seconds later; instead of its push/pull, the neighbours in turn are sent a few, one neighbour every ten seconds, or less often where
+// intervals are long.
 //
 // # Concurrency
 //

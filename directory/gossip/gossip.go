@@ -17,6 +17,7 @@ import (
 	"cepa/cert"
 	"cepa/directory"
 	"cepa/env"
+	"cepa/ipaddr"
 	"cepa/limit"
 )
 
@@ -47,6 +48,8 @@ type Config struct {
 	Log       *slog.Logger
 	Now       func() time.Time // civil time, for the dates of rumours and for budgets; default time.Now
 	Limits    Limits           // zero fields have their defaults
+	// Undefended is zero but in the attack suite.
+	Undefended directory.Undefended
 }
 
 // Limits are the bounds of a Gossip.
@@ -105,6 +108,7 @@ type Gossip struct {
 	cfg      Config
 	self     cert.Identity
 	limits   Limits
+	bySite   bool // neighbours that no consensus lists are counted by site
 	log      *slog.Logger
 	logger   *log.Logger // memberlist's
 	now      func() time.Time
@@ -114,6 +118,7 @@ type Gossip struct {
 	neighbours map[cert.Identity]*neighbour
 	order      []*neighbour // the same
 	turn       int          // in order: who was told last
+	trickled   time.Time    // when
 	packets    limiter
 	dials      bucket
 
@@ -146,10 +151,12 @@ type Gossip struct {
 
 // neighbour is a relay with which links are open.
 type neighbour struct {
-	id     cert.Identity
-	since  time.Time
-	again  bool         // was welcomed a second time
-	queued atomic.Int64 // packets in the inbox
+	id      cert.Identity
+	at      netip.Addr // where its first link comes from
+	account string     // by which its budgets count
+	since   time.Time
+	again   bool         // was welcomed a second time
+	queued  atomic.Int64 // packets in the inbox
 }
 
 // New starts a Gossip, without neighbours and without anything to say. Close ends it.
@@ -165,7 +172,7 @@ func New(cfg Config) (*Gossip, error) {
 	}
 	limits, start := cfg.Limits.orDefaults(), cfg.Now()
 	g := &Gossip{
-		cfg: cfg, self: cfg.Identity, limits: limits, log: cfg.Log, now: cfg.Now,
+		cfg: cfg, self: cfg.Identity, limits: limits, bySite: cfg.Network.Limit(directory.SiteLimits) != 0, log: cfg.Log, now: cfg.Now,
 		neighbours: make(map[cert.Identity]*neighbour),
 		packets:    newLimiter(limits.Packets, start), dials: newBucket(limits.Dials, start),
 		inbox: make(chan parcel, limits.Inbox), announced: make(chan struct{}, 1),
@@ -250,6 +257,9 @@ func (g *Gossip) OnConsensus(listed func(id cert.Identity) bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.listed = listed
+	for _, n := range g.order {
+		n.account = g.accountOf(n)
+	}
 	for id, e := range g.table {
 		switch in := listed(id); {
 		case in && e.ticket != nil:
@@ -272,13 +282,23 @@ func (g *Gossip) Forget(id cert.Identity) {
 	}
 }
 
-// LinkUp says that there is a link with a relay; more calls for further links change nothing. Clients, whose identity is
-// zero, do not gossip. A new neighbour is told this relay's rumour and some others.
-func (g *Gossip) LinkUp(id cert.Identity) {
+// accountOf is what the budgets of a neighbour count by: its identity once the consensus lists it. Identities are free for
+// everybody else, who share the budgets of their /24 or /48, unless the network counts none of these.
+func (g *Gossip) accountOf(n *neighbour) string {
+	if !g.bySite || g.listed(n.id) {
+		return string(n.id[:])
+	}
+	return ipaddr.Site(n.at).String()
+}
+
+// LinkUp says that there is a link with a relay, and where its far end is; more calls for further links change nothing.
+// Clients, whose identity is zero, do not gossip. A new neighbour is told this relay's rumour and some others.
+func (g *Gossip) LinkUp(id cert.Identity, at netip.Addr) {
 	if g.closed.Load() || id.IsZero() || id == g.self || g.neighbours[id] != nil {
 		return
 	}
-	n := &neighbour{id: id, since: g.now()}
+	n := &neighbour{id: id, at: at.Unmap(), since: g.now()}
+	n.account = g.accountOf(n)
 	g.neighbours[id] = n
 	g.order = append(g.order, n)
 	g.counters.neighbours.Store(int64(len(g.order)))
@@ -365,14 +385,14 @@ func (g *Gossip) OnPacket(from cert.Identity, packet []byte) {
 	switch {
 	case n == nil:
 		g.counters.drop(DropStranger)
-	case !g.packets.take(from, g.now()):
+	case !g.packets.take(n.account, g.now()) && !g.cfg.Undefended.Budgets:
 		g.counters.drop(DropPacketBudget)
 	case n.queued.Load() >= int64(g.limits.InboxNeighbour):
 		g.counters.drop(DropInboxFull)
 	default:
 		n.queued.Add(1)
 		select {
-		case g.inbox <- parcel{n, bytes.Clone(packet)}:
+		case g.inbox <- parcel{n, n.account, bytes.Clone(packet)}:
 		default:
 			n.queued.Add(-1)
 			g.counters.drop(DropInboxFull)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
@@ -96,8 +97,8 @@ func TestRelayWithOneAddressGetsNeighbours(t *testing.T) {
 				if len(to.Addresses) != 1 || b == nil {
 					t.Errorf("asked to dial %v", to)
 				} else if !linked { // this is a's loop
-					b.loop.post(func() { b.g.LinkUp(a.id) })
-					a.loop.post(func() { a.g.LinkUp(b.id) })
+					b.loop.post(func() { b.g.LinkUp(a.id, netip.Addr{}) })
+					a.loop.post(func() { a.g.LinkUp(b.id, netip.Addr{}) })
 				}
 			}
 		}
@@ -363,7 +364,7 @@ func TestNothingIsCalledOrLeftAfterClose(t *testing.T) {
 		n.receive(other.id, other.alive(other.rumour(t, 99, time.Now(), directory.DescriptorLifetime)))
 		n.announce(n.rumour(t, 98, time.Now(), directory.DescriptorLifetime))
 		n.loop.do(func() {
-			n.g.LinkUp(cert.Identity{9})
+			n.g.LinkUp(cert.Identity{9}, netip.Addr{})
 			n.g.Forget(other.id)
 			n.g.LinkDown(other.id)
 		})

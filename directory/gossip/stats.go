@@ -1,6 +1,9 @@
 package gossip
 
-import "sync/atomic"
+import (
+	"bytes"
+	"sync/atomic"
+)
 
 // Reason says why a packet or a message was dropped.
 type Reason uint8
@@ -93,6 +96,7 @@ type Stats struct {
 	Dropped     map[Reason]uint64
 	Neighbours  int // identities with an open link
 	Members     int // relays of which there is a rumour, without this one
+	True        int // of these, held by memberlist for alive and with that rumour
 	Waiting     int // of these, not yet taken by memberlist
 	DriverNames int // names that memberlist holds, the dead included
 	Inbox       int // packets waiting to be read
@@ -120,7 +124,16 @@ func (g *Gossip) Stats() Stats {
 		}
 	}
 	g.mu.Lock()
+	list := g.driver.list
+	g.mu.Unlock()
+	nodes := list.Members() // takes memberlist's lock, under which that of the table is taken
+	g.mu.Lock()
 	defer g.mu.Unlock()
+	for _, n := range nodes {
+		if id, ok := parseName([]byte(n.Name)); ok && g.table[id] != nil && bytes.Equal(n.Meta, g.table[id].sealed) {
+			s.True++
+		}
+	}
 	s.Members, s.Waiting, s.DriverNames = len(g.table), g.waiting, len(g.driver.names)
 	return s
 }

@@ -51,6 +51,9 @@ func (g *Gossip) newer(r *directory.Rumour) bool {
 
 func (g *Gossip) newerLocked(r *directory.Rumour) bool {
 	e, last := g.table[r.Identity], g.departed[r.Identity]
+	if g.cfg.Undefended.Replays {
+		return e == nil || compareRumours(r, &e.rumour) != 0
+	}
 	return (e == nil || compareRumours(r, &e.rumour) > 0) && (last == nil || compareRumours(r, last) > 0)
 }
 

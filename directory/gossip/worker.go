@@ -14,8 +14,9 @@ import (
 
 // parcel is a packet on its way from the loop to the worker.
 type parcel struct {
-	from   *neighbour
-	packet []byte
+	from    *neighbour
+	account string // of whose budgets it takes
+	packet  []byte
 }
 
 // news is a rumour that verified and is newer than what is held.
@@ -27,8 +28,10 @@ type news struct {
 
 const (
 	tick         = time.Second      // of the worker's chores
-	longTick     = 10               // ticks between two searches for what has expired, and between two trickles
+	longTick     = 10               // ticks between two searches for what has expired, and at least between two trickles
+	trickleShare = 30               // trickles in an interval, if they are not more often than that
 	welcomePause = 2 * time.Second  // between the two welcomes
+	maxTrickle   = 5 * time.Minute  // between two trickles
 	trickleSize  = 4                // rumours, which fit into one packet
 	renewPause   = 10 * time.Minute // at least, between two replacements of memberlist that remembers many dead
 	renewSoon    = time.Minute      // and of one that can be told of nobody else
@@ -80,6 +83,10 @@ func (g *Gossip) read(p parcel) {
 	p.from.queued.Add(-1)
 	from := p.from.id
 	alives, reason, err := decodePacket(p.packet)
+	if err != nil && g.cfg.Undefended.Messages { // as memberlist does by itself
+		g.driver.feed(p.packet)
+		return
+	}
 	if err != nil {
 		g.counters.drop(reason)
 		g.violation(from, err)
@@ -87,7 +94,7 @@ func (g *Gossip) read(p parcel) {
 	}
 	var fresh []news
 	for _, a := range alives {
-		n, reason, err := g.examine(a, from)
+		n, reason, err := g.examine(a, p)
 		if reason == 0 {
 			fresh = append(fresh, n)
 			continue
@@ -113,10 +120,10 @@ func (g *Gossip) read(p parcel) {
 }
 
 // examine checks one message, the cheapest checks first. With a reason it is to be dropped.
-func (g *Gossip) examine(a alive, from cert.Identity) (n news, reason Reason, err error) {
-	now := g.now()
+func (g *Gossip) examine(a alive, p parcel) (n news, reason Reason, err error) {
+	now, from := g.now(), p.from.id
 	switch {
-	case !g.messages.take(from, now):
+	case !g.messages.take(p.account, now) && !g.cfg.Undefended.Budgets:
 		return n, DropMessageBudget, nil
 	case a.id == g.self:
 		return n, DropOwnName, nil
@@ -128,7 +135,7 @@ func (g *Gossip) examine(a alive, from cert.Identity) (n news, reason Reason, er
 	switch {
 	case seen && (verified == nil || !now.Before(verified.Expires) || !g.newer(verified)):
 		return n, DropDuplicate, nil
-	case !g.verify.take(from, now) || !g.verifyAll.take(now):
+	case (!g.verify.take(p.account, now) || !g.verifyAll.take(now)) && !g.cfg.Undefended.Budgets:
 		return n, DropVerifyBudget, nil
 	case seen: // but not accepted, or not yet: the Handler hears that this neighbour tells it as well
 		return news{*verified, bytes.Clone(a.meta), from}, 0, nil
@@ -185,7 +192,8 @@ func (g *Gossip) chores(long bool) {
 		if g.cfg.Dial != nil {
 			g.dial()
 		}
-		if long {
+		if long && now.Sub(g.trickled) >= min(g.cfg.Network.Interval()/trickleShare, maxTrickle) {
+			g.trickled = now
 			g.trickle()
 		}
 	})

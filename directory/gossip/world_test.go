@@ -250,7 +250,7 @@ func (n *node) befriend(id cert.Identity) {
 	n.w.mu.Lock()
 	n.w.links[[2]cert.Identity{n.id, id}] = true
 	n.w.mu.Unlock()
-	n.loop.do(func() { n.g.LinkUp(id) })
+	n.loop.do(func() { n.g.LinkUp(id, netip.Addr{}) })
 }
 
 func (w *world) link(a, b *node) {
@@ -259,8 +259,8 @@ func (w *world) link(a, b *node) {
 	w.mu.Unlock()
 	// No packet comes before LinkUp: each loop has it in its queue before the other sends.
 	a.loop.do(func() {
-		b.loop.post(func() { b.g.LinkUp(a.id) })
-		a.g.LinkUp(b.id)
+		b.loop.post(func() { b.g.LinkUp(a.id, netip.Addr{}) })
+		a.g.LinkUp(b.id, netip.Addr{})
 	})
 }
 

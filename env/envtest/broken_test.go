@@ -91,8 +91,9 @@ var brokenWorlds = map[string]struct {
 	"refused dials say something else": {"network/errors_tell_their_reasons", withConn(func(n *brokenNetwork) {
 		n.err = errors.New("it did not work")
 	})},
-	"dials never time out": {"network/a_silent_address_times_out", withConn(func(n *brokenNetwork) { n.noTimeout = true })},
-	"any name resolves":    {"network/names_and_addresses", withConn(func(n *brokenNetwork) { n.anyName = true })},
+	"dials cannot be cancelled": {"network/a_dial_can_be_cancelled", withConn(func(n *brokenNetwork) { n.noCancel = true })},
+	"dials never time out":      {"network/a_silent_address_times_out", withConn(func(n *brokenNetwork) { n.noTimeout = true })},
+	"any name resolves":         {"network/names_and_addresses", withConn(func(n *brokenNetwork) { n.anyName = true })},
 	"a nil answer leaves the connection open": {"network/a_nil_answer_closes", withConn(func(n *brokenNetwork) {
 		n.keepNil = true
 	})},
@@ -234,12 +235,12 @@ func (s brokenStore) Save(name string, data []byte, done func(error)) {
 // brokenNetwork breaks what is seen of connections.
 type brokenNetwork struct {
 	env.Network
-	clock              env.Clock
-	err                error
-	noTimeout, anyName bool
-	keepNil            bool
-	wrap               func(env.Conn) env.Conn
-	hear               func(env.ConnEvents) env.ConnEvents
+	clock                        env.Clock
+	err                          error
+	noTimeout, anyName, noCancel bool
+	keepNil                      bool
+	wrap                         func(env.Conn) env.Conn
+	hear                         func(env.ConnEvents) env.ConnEvents
 }
 
 func withConn(f func(n *brokenNetwork)) func(w *World) {
@@ -250,11 +251,11 @@ func withConn(f func(n *brokenNetwork)) func(w *World) {
 	}
 }
 
-func (n *brokenNetwork) DialConn(to netip.AddrPort, timeout time.Duration, up func(env.Conn, error) env.ConnEvents) {
+func (n *brokenNetwork) DialConn(to netip.AddrPort, timeout time.Duration, up func(env.Conn, error) env.ConnEvents) (cancel func()) {
 	if n.noTimeout {
 		timeout = time.Hour
 	}
-	n.Network.DialConn(to, timeout, func(c env.Conn, err error) env.ConnEvents {
+	cancel = n.Network.DialConn(to, timeout, func(c env.Conn, err error) env.ConnEvents {
 		if err != nil && n.err != nil {
 			err = n.err
 		}
@@ -270,6 +271,10 @@ func (n *brokenNetwork) DialConn(to netip.AddrPort, timeout time.Duration, up fu
 		}
 		return events
 	})
+	if n.noCancel {
+		return func() {}
+	}
+	return cancel
 }
 
 func (n *brokenNetwork) LookupHost(name string, timeout time.Duration, done func([]netip.Addr, error)) {

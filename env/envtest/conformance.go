@@ -93,6 +93,7 @@ func Conformance(t *testing.T, newWorld func(t *testing.T) *World) {
 		{"store/saves are ordered and copied", testStoreOrder, nil},
 		{"store/survives a restart", testStoreReopen, func(w *World) bool { return w.Reopen != nil }},
 		{"network/errors tell their reasons", testDialErrors, hasNet},
+		{"network/a dial can be cancelled", testDialCancel, hasNet},
 		{"network/a silent address times out", testDialTimeout, func(w *World) bool { return hasNet(w) && w.Silent.IsValid() }},
 		{"network/names and addresses", testLookup, hasNet},
 		{"network/a nil answer closes", testNilAnswer, hasNet},

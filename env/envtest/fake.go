@@ -165,6 +165,10 @@ type Node struct {
 	OnionKey [32]byte
 	// Skew is how far this node's wall clock is ahead.
 	Skew time.Duration
+	// Uplink says how many bytes a second the node can send to another, or with nil to the clear
+	// net, through one queue for all; 0 is without limit and beside the queue. A nil Uplink has
+	// no limit.
+	Uplink func(to *Node) int
 	// Env is complete.
 	Env env.Env
 
@@ -174,6 +178,7 @@ type Node struct {
 	vanished bool
 	ends     []*end
 	blobs    map[string][]byte
+	sending  env.Mono // until when what has left keeps the uplink busy
 }
 
 // Node is the relay of that name. The first call makes it, and so does the first after it was
@@ -193,7 +198,7 @@ func (f *Fake) node(name string, id cert.Identity) *Node {
 	n := &Node{Name: name, Identity: id, f: f, blobs: map[string][]byte{}}
 	if i >= 0 {
 		old := f.nodes[i]
-		n.Identity, n.Address, n.OnionKey, n.Skew, n.blobs = old.Identity, old.Address, old.OnionKey, old.Skew, old.blobs
+		n.Identity, n.Address, n.OnionKey, n.Skew, n.Uplink, n.blobs = old.Identity, old.Address, old.OnionKey, old.Skew, old.Uplink, old.blobs
 		f.nodes[i] = n
 	} else {
 		n.Address = netip.AddrPortFrom(netip.AddrFrom4([4]byte{45 + byte(len(f.nodes)/256), byte(len(f.nodes)), 0, 1}), 9001)

@@ -209,3 +209,45 @@ func TestPipeJoinsNodeAndApplication(t *testing.T) {
 		t.Errorf("what arrived: %s", got)
 	}
 }
+
+// An uplink is shared by all that a node sends, but for those whom it serves without limit.
+func TestUplinkIsSharedByLinks(t *testing.T) {
+	t.Parallel()
+	f := NewFake(1)
+	f.Delay = 0
+	a := f.Node("a")
+	a.Serve(LinkUpFunc(func(env.Link) env.LinkEvents { return &LinkProbe{} }))
+	var links []env.Link
+	var probes []*LinkProbe
+	for _, name := range []string{"b", "c", "friend"} {
+		n, p := f.Node(name), &LinkProbe{}
+		n.Serve(LinkUpFunc(func(env.Link) env.LinkEvents { return p }))
+		l, _ := f.Connect(a, n)
+		links, probes = append(links, l), append(probes, p)
+	}
+	a.Uplink = func(to *Node) int {
+		if to.Name == "friend" {
+			return 0
+		}
+		return 2048 * 100
+	}
+	const cells = 80
+	start := f.Now()
+	f.Do(func() {
+		for _, l := range links {
+			l.Send(relayCells(1, cells))
+		}
+	})
+	arrived := func(i int) func() bool {
+		return func() bool { return len(probes[i].State().Received) == cells*2048 }
+	}
+	if !f.RunUntil(0, arrived(2)) {
+		t.Error("what is beside the queue waits in it")
+	}
+	if !f.RunUntil(time.Minute, arrived(0)) || !f.RunUntil(time.Minute, arrived(1)) {
+		t.Fatal("the cells never arrive")
+	}
+	if got, want := f.Now().Sub(start), 1600*time.Millisecond; got != want {
+		t.Errorf("2 × 80 cells at 100 a second took %v, want %v", got, want)
+	}
+}

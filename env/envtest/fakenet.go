@@ -178,10 +178,18 @@ func (l *fakeLink) up(h env.LinkHandler) bool {
 
 type fakeNetwork struct{ n *Node }
 
-func (w fakeNetwork) DialConn(to netip.AddrPort, timeout time.Duration, up func(env.Conn, error) env.ConnEvents) {
+func (w fakeNetwork) DialConn(to netip.AddrPort, timeout time.Duration, up func(env.Conn, error) env.ConnEvents) (cancel func()) {
 	n, f := w.n, w.n.f
+	told := false
+	answer := func(c env.Conn, err error) env.ConnEvents {
+		if told {
+			return nil
+		}
+		told = true
+		return up(c, err)
+	}
 	fail := func(d time.Duration, err error) {
-		f.schedule(n, d, func() { up(nil, dialError("tcp", net.TCPAddrFromAddrPort(to), err)) })
+		f.schedule(n, d, func() { answer(nil, dialError("tcp", net.TCPAddrFromAddrPort(to), err)) })
 	}
 	accept := f.servers[to]
 	switch {
@@ -192,10 +200,11 @@ func (w fakeNetwork) DialConn(to netip.AddrPort, timeout time.Duration, up func(
 	default:
 		a, b := f.join(n, nil, connWindow)
 		f.schedule(nil, f.Delay, func() {
-			f.schedule(n, f.Delay, func() { a.connUp(func(c env.Conn) env.ConnEvents { return up(c, nil) }) })
+			f.schedule(n, f.Delay, func() { a.connUp(func(c env.Conn) env.ConnEvents { return answer(c, nil) }) })
 			b.connUp(accept)
 		})
 	}
+	return func() { fail(0, context.Canceled) }
 }
 
 func (w fakeNetwork) LookupHost(name string, timeout time.Duration, done func([]netip.Addr, error)) {

@@ -2,6 +2,7 @@ package envtest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -113,6 +114,31 @@ func testDialErrors(s *suite) {
 	}
 	if err := s.dialError(netip.AddrPort{}, time.Second); err == nil {
 		s.Error("dialling no address at all succeeds")
+	}
+}
+
+func testDialCancel(s *suite) {
+	var done atomic.Bool
+	var err error
+	s.do(func() {
+		cancel := s.w.Env.Network.DialConn(s.w.Silent, limit, func(_ env.Conn, e error) env.ConnEvents {
+			s.event(func() {
+				err = e
+				if done.Swap(true) {
+					s.Error("up was called twice")
+				}
+			})
+			return nil
+		})
+		cancel()
+		cancel() // harmless
+		if done.Load() {
+			s.Error("up was called inside cancel")
+		}
+	})
+	s.await("a cancelled dial to end", done.Load)
+	if !errors.Is(err, context.Canceled) {
+		s.Errorf("a cancelled dial ended with %v, want context.Canceled", err)
 	}
 }
 

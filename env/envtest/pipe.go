@@ -78,6 +78,12 @@ func (p *pipe) pump() {
 	if p.f.Rate > 0 {
 		wait = time.Duration(n) * time.Second / time.Duration(p.f.Rate)
 	}
+	if from := p.from.node; from != nil && from.Uplink != nil {
+		if rate := from.Uplink(p.to.node); rate > 0 {
+			from.sending = max(from.sending, p.f.now).Add(time.Duration(n) * time.Second / time.Duration(rate))
+			wait = max(wait, from.sending.Sub(p.f.now))
+		}
+	}
 	p.leaving = true
 	p.f.schedule(nil, wait, func() { p.leave(n) })
 }

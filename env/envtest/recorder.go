@@ -315,10 +315,10 @@ func (d recordedDialer) DialLink(to env.Target, done func(env.Link, error)) {
 
 type recordedNetwork struct{ n *RecordedNode }
 
-func (w recordedNetwork) DialConn(to netip.AddrPort, timeout time.Duration, up func(env.Conn, error) env.ConnEvents) {
+func (w recordedNetwork) DialConn(to netip.AddrPort, timeout time.Duration, up func(env.Conn, error) env.ConnEvents) (cancel func()) {
 	id := w.n.number(2)
 	w.n.line("->", "dial %d: %v within %v", id, to, timeout)
-	w.n.inner.Network.DialConn(to, timeout, func(c env.Conn, err error) env.ConnEvents {
+	giveUp := w.n.inner.Network.DialConn(to, timeout, func(c env.Conn, err error) env.ConnEvents {
 		if err != nil {
 			w.n.line("<-", "dial %d: failed (%v)", id, err)
 			return up(nil, err)
@@ -327,6 +327,10 @@ func (w recordedNetwork) DialConn(to netip.AddrPort, timeout time.Duration, up f
 		w.n.line("<-", "dial %d: conn %d", id, r.id)
 		return r.hear(up(r, nil))
 	})
+	return func() {
+		w.n.line("->", "dial %d: cancel", id)
+		giveUp()
+	}
 }
 
 func (w recordedNetwork) LookupHost(name string, timeout time.Duration, done func([]netip.Addr, error)) {

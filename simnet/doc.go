@@ -1,0 +1,42 @@
+// Package simnet is a world on a virtual clock: many nodes of the overlay, the machines that they
+// run on and the network between them, in one process. It implements package env, so the nodes are
+// the daemon's own, made by the constructors of package node, with their own cryptography; what is
+// simulated is the world around them. The same seed gives the same run, to the byte.
+//
+// It holds no protocol: what a cell, a circuit or a consensus is, the nodes know. In place of
+// TCP, TLS and HELLO a link is authenticated by the world itself, and in place of memberlist an
+// epidemic driver with memberlist's parameters (Epidemic) decides to whom a rumour goes next.
+//
+// # What is modelled
+//
+//   - Time. One heap of events, ordered by time and then by the order in which they were scheduled.
+//     Each host has a clock of its own, which may be wrong (Host.SetClock).
+//   - Machines. A loop on which a node's events run one after the other, each with its price, and
+//     cores for what is offloaded (CPU). A disk that takes a while, and forgets in a crash what it had
+//     not written.
+//   - Distance. Latency between regions, with jitter (Latency).
+//   - Access links. A rate up and a rate down a host. Upwards, connections take turns, as the
+//     kernel's queues have it; downwards, there is one queue with a bounded length.
+//   - TCP. Round trips of the handshake (with TLS and HELLO on links), slow start from ten segments,
+//     a congestion window that bounds the bytes in flight, a receive window that grows as the
+//     receiver reads, no growth of a window that is not used, restart after idleness. A packet that is
+//     lost delays its connection by a round trip, or by a timeout when nothing follows it, and shrinks
+//     the window. Growth after a loss is Reno's.
+//   - Faults. Crash, restart, silence, partition, loss, congestion, wrong clocks, slow disks.
+//
+// # What is not
+//
+// The core of the network is never full; a region is one point; acknowledgements take no bandwidth;
+// TLS handshakes take time and no bandwidth; a segment is up to 16 KiB and arrives as a whole; the
+// limits of package link on how many may connect are not there; hosts do not resend what they
+// received.
+//
+// # Use
+//
+// New makes a World, Host its machines, and Relay, Client and Server put something on them. Run
+// lets time pass. Everything belongs to the one goroutine that calls it: there is no other. What
+// runs as an event (a server's handler, a function given to At) may call anything but Run.
+//
+// Checkers look at a run from outside, whatever its scenario: see Checker. TraceHash tells one
+// run from another.
+package simnet

@@ -1,0 +1,112 @@
+//go:build unix
+
+package simnet
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"cepa/directory"
+)
+
+// TestScale measures how fast a network of RELAYSxCLIENTSxSECONDS runs, with web users of about 5 kB/s
+// each. It is for people: it is run by CEPA_SIMNET_SCALE=100x1000x30 go test -run Scale -v, with a
+// profile if wanted.
+func TestScale(t *testing.T) {
+	var relays, clients, seconds int
+	if _, err := fmt.Sscanf(os.Getenv("CEPA_SIMNET_SCALE"), "%dx%dx%d", &relays, &clients, &seconds); err != nil {
+		t.Skip("CEPA_SIMNET_SCALE is not set")
+	}
+	w := New(Config{Seed: 1, Latency: Internet()})
+	dice := w.Stream(StreamWorkload, "sizes")
+	regions := w.latency.Regions
+	region := func() string { return regions[dice.Below(uint64(len(regions)))] }
+	cpu := CPU{Cores: 4, Event: 2 * time.Microsecond, Cell: time.Microsecond, Send: time.Microsecond / 2, Offload: 300 * time.Microsecond, Link: time.Millisecond}
+	authority := w.Host(HostSpec{Name: "authority-1", CPU: cpu})
+	n, err := w.Found(NetworkSpec{
+		Name: "scale", Test: true, Authorities: []*Host{authority}, Parameters: directory.Parameters{
+			directory.IntervalMillis: 60_000, directory.MinRelays: int64(relays * 9 / 10), directory.NewRelays: int64(relays),
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Relay(authority, RelaySpec{DirectoryOnly: true}); err != nil {
+		t.Fatal(err)
+	}
+	wall := time.Now()
+	for i := range relays {
+		rate := 1<<20 + dice.Exponential(8<<20)
+		spec := RelaySpec{Policy: []string{"none", "none", "all"}[i%3], Bandwidth: uint64(rate)}
+		if _, err := n.Relay(w.Host(HostSpec{Name: fmt.Sprintf("relay-%d", i+1), Region: region(), Up: rate, Down: rate, CPU: cpu}), spec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server := w.Host(HostSpec{Name: "server"})
+	w.Server(server, 80, "web.example")
+	step := func(what string, d time.Duration) {
+		from, at, events := processorTime(), w.Now(), w.Events()
+		w.Run(d)
+		took := (processorTime() - from).Seconds()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		t.Logf("%s: %v of virtual time in %.1f s of a processor: %.2f s/s, %.0f events/s, %d pending; heap %d MiB, from the system %d MiB",
+			what, w.Now().Sub(at), took, w.Now().Sub(at).Seconds()/took, float64(w.Events()-events)/took, w.Pending(), m.HeapAlloc>>20, m.Sys>>20)
+	}
+	step("relays begin", 10*time.Second)
+	for i := 0; i < 20 && n.Relays[1].Node.Counters()["consensus_relays"] < int64(relays*9/10); i++ {
+		step("relays begin", 10*time.Second)
+	}
+	runtime.GC()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	t.Logf("%d relays: %d KiB each; the consensus lists %d", relays, before.HeapAlloc>>10/uint64(relays), n.Relays[1].Node.Counters()["consensus_relays"])
+	good, bad := 0, 0
+	var firsts time.Duration
+	var bytes int64
+	w.KeepFlows(false)
+	w.OnFlow(func(f *Flow) {
+		if f.Err != nil {
+			bad++
+			return
+		}
+		good++
+		firsts += f.First.Sub(f.Opened)
+		bytes += f.Down
+	})
+	for i := range clients {
+		c, err := n.Client(w.Host(HostSpec{Name: fmt.Sprintf("client-%d", i+1), Region: region(), Up: 2 << 20, Down: 10 << 20}), ClientSpec{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Use(Web("web.example", 150_000))
+		if i%100 == 99 {
+			w.Run(200 * time.Millisecond)
+		}
+	}
+	step("clients begin", 20*time.Second)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	ready := 0
+	for _, c := range n.Clients {
+		if c.Ready > 0 {
+			ready++
+		}
+	}
+	t.Logf("%d clients, %d ready: %d KiB each", clients, ready, (after.HeapAlloc-before.HeapAlloc)>>10/uint64(max(1, clients)))
+	step("load", time.Duration(seconds)*time.Second)
+	t.Logf("%d streams well, %d not; first byte after %v on average, %d MB; all in %v; %s", good, bad, firsts/time.Duration(max(1, good)), bytes/1e6, time.Since(wall).Round(time.Second), w.TraceHash())
+}
+
+// processorTime is what this process has used of processors: other work on the machine does not count.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}

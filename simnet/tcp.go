@@ -1,0 +1,654 @@
+package simnet
+
+import (
+	"errors"
+	"io"
+	"syscall"
+	"time"
+
+	"cepa/env"
+)
+
+// hearer is who hears what happens to one end of a connection: a link or a conn.
+type hearer interface {
+	data(p []byte)
+	ended()
+	drained()
+	broken(reason error)
+}
+
+// end is one end of a TCP connection: what it sends, and what has arrived for it.
+//
+//	Write ─▶ queue ─flush▶ kernel ─(windows, turn upwards)▶ flight ─(distance, queue downwards)▶ far.inbox ─▶ handler
+//	                                                          ◀─────────────── acks ────────────────
+type end struct {
+	w     *World
+	host  *Host
+	far   *end
+	hear  hearer
+	place int   // in host.ends; -1 when it is not there
+	lat   int64 // one way to the far end, ns
+	link  bool
+
+	// Sending.
+	queue    pieces // given to Write, not yet to the kernel
+	kernel   pieces // not yet sent
+	flushing event  // on the host: more goes to the kernel, and the owner hears of it
+	fin      bool   // EOF follows what is queued
+	finSent  bool
+	finAt    env.Mono
+	dead     bool // what is queued never leaves
+	told     bool // the far end was told so
+	inLine   bool // for the access link
+	flight   ring[segment]
+	landed   int      // of those in flight, have reached the far end's access link
+	arriving event    // the next of the others reaches it
+	landing  event    // the first of the landed gets through it
+	last     env.Mono // nothing arrives before
+	under    int      // bytes sent and not acknowledged
+	peak     int      // the most of that lately, until …
+	peakEnd  env.Mono // … which is a round trip later
+	acks     ring[ack]
+	acking   event // the first of acks arrives, when somebody waits for it
+	window   int
+	limit    int // of slow start
+	mended   env.Mono
+	used     env.Mono // when something was sent last
+	stuck    event    // try again: nothing comes through
+	tries    int
+
+	// Receiving.
+	inbox    ring[segment]
+	held     int // bytes in inbox
+	read     int // bytes that the owner has read, up to readerMost
+	starving bool
+	reading  event // on the host: the owner hears of the first of inbox
+	paused   bool
+	over     bool // the owner hears nothing more
+	overdue  event
+}
+
+// segment is what travels together.
+type segment struct {
+	data   []byte
+	buffer []byte // to be given back when the data is read; nil when more of it follows
+	last   markers
+	at     env.Mono // when it reaches the far end's access link, and then: the far end
+	lost   bool     // at first
+}
+
+// markers are what is in the stream beside bytes.
+type markers uint8
+
+const (
+	plain markers = iota
+	markEOF
+	markReset
+)
+
+type ack struct {
+	at   env.Mono
+	n    int
+	lost bool
+}
+
+// connect makes both ends of a connection, with nobody to hear of it yet.
+func (w *World) connect(a, b *Host, link bool) (near, far *end) {
+	near, far = w.newEnd(a, b, link), w.newEnd(b, a, link)
+	near.far, far.far = far, near
+	return near, far
+}
+
+func (w *World) newEnd(h, to *Host, link bool) *end {
+	e := &end{
+		w: w, host: h, lat: w.latency.oneWay[h.region][to.region], link: link, paused: true,
+		window: windowStart, limit: windowMost, used: w.now, place: len(h.ends),
+	}
+	h.ends = append(h.ends, e)
+	e.flushing.kind, e.flushing.fire = KindFlush, e.flush
+	e.reading.kind, e.reading.fire = KindNone, e.deliver
+	w.on(&e.flushing, h)
+	w.on(&e.reading, h)
+	e.arriving.fire, e.landing.fire, e.acking.fire = e.arrive, e.land, e.onAck
+	e.stuck.fire = e.retry
+	return e
+}
+
+// unsent is how much the kernel takes ahead of what TCP may send.
+func (e *end) unsent() int {
+	if e.link {
+		return unsentLinks
+	}
+	return max(unsentConns, 2*e.window-e.under)
+}
+
+func (e *end) write(p []byte) {
+	if e.over || e.fin || len(p) == 0 {
+		return
+	}
+	e.queue.write(&e.w.buffers, p)
+	e.flushSoon()
+}
+
+func (e *end) flushSoon() {
+	if !e.flushing.pending() && !e.dead && e.host.life == e.flushing.life {
+		e.w.queue.schedule(&e.flushing, e.w.now)
+	}
+}
+
+// flush hands what there is room for to the kernel, and tells the owner.
+func (e *end) flush() {
+	if e.dead {
+		return
+	}
+	moved := e.queue.size > 0 && e.kernel.size < e.unsent()
+	for e.queue.size > 0 && e.kernel.size < e.unsent() {
+		e.queue.move(&e.kernel)
+	}
+	e.send()
+	if moved && !e.over {
+		e.hear.drained()
+	}
+}
+
+// send sends what may leave now.
+func (e *end) send() {
+	for !e.inLine {
+		n := e.mayLeave()
+		if n == 0 {
+			break
+		}
+		up := &e.host.up
+		if up.free > e.w.now || up.line.n > 0 {
+			up.wait(e.w, e)
+			return
+		}
+		e.leave(n)
+	}
+	e.markEnd()
+}
+
+// markEnd sends EOF when nothing is left before it.
+func (e *end) markEnd() {
+	if e.fin && !e.finSent && !e.dead && e.queue.size+e.kernel.size == 0 && !e.stuck.pending() {
+		e.finSent, e.finAt = true, e.w.now
+		e.travel(segment{last: markEOF}, 0)
+	}
+}
+
+// mayLeave is how many bytes the windows let go now, as one segment. When it is none, and there is
+// something to be sent, send is called again when that changes.
+func (e *end) mayLeave() int {
+	if e.kernel.size == 0 || e.dead || e.stuck.pending() {
+		return 0
+	}
+	if !e.w.reach(e.host, e.far.host) {
+		e.lose()
+		return 0
+	}
+	e.takeAcks()
+	e.rest()
+	n := min(e.window, e.far.room()) - e.under
+	if e.link && n < smallBuffer && e.under == 0 && e.far.room() > 0 {
+		n = smallBuffer
+	}
+	size := min(e.kernel.size, largeBuffer)
+	if rate := e.host.up.rate; rate > 0 { // two milliseconds: others wait
+		size = min(size, max(smallBuffer, int(rate/500)))
+	}
+	if e.link {
+		n, size = n/smallBuffer*smallBuffer, size/smallBuffer*smallBuffer
+	}
+	// A window that is open by little waits for more, as long as something is under way.
+	if n <= 0 || n < min(size, segmentMSS) && e.under > 0 {
+		e.far.starving = e.far.room() < e.window
+		e.awaitAck()
+		return 0
+	}
+	return min(n, size)
+}
+
+// room is how many bytes TCP at this end lets the far one have under way.
+func (e *end) room() int { return readerStart + 2*e.read - e.held }
+
+// leave sends one segment of at most n bytes.
+func (e *end) leave(n int) {
+	p, buffer := e.kernel.first(n)
+	e.under += len(p)
+	e.used = e.w.now
+	if e.peak < e.under || e.w.now >= e.peakEnd {
+		e.peak, e.peakEnd = e.under, e.w.now.Add(e.trip())
+	}
+	e.travel(segment{data: p, buffer: buffer}, len(p))
+	if e.queue.size > 0 && e.kernel.size <= e.unsent()/2 {
+		e.flushSoon()
+	}
+}
+
+// travel puts a segment of n bytes on its way.
+func (e *end) travel(s segment, n int) {
+	w, h := e.w, e.host
+	packets := int64(n+segmentMSS-1) / segmentMSS
+	at := w.now
+	if n > 0 {
+		at = h.up.pass(at, int64(n)+packets*(segmentMTU-segmentMSS))
+	}
+	at = at.Add(w.delay(h, e.far.host, e.lat))
+	if p := h.loss; p > 0 && n > 0 && h.dice.Uint64()>>32 < min(p*uint64(packets), 1<<32-1) {
+		s.lost = true
+		at = at.Add(e.mend(n))
+	}
+	e.last = max(e.last, at)
+	s.at = e.last
+	e.flight.push(s)
+	if !e.arriving.pending() && e.flight.n == e.landed+1 {
+		w.queue.schedule(&e.arriving, s.at)
+	}
+}
+
+// mend is how much later a segment arrives whose first copy was lost: a round trip when others follow
+// and tell of the gap, a timeout when not.
+func (e *end) mend(n int) time.Duration {
+	trip := e.trip()
+	if e.kernel.size+e.queue.size >= 3*segmentMSS {
+		return trip
+	}
+	return max(200*time.Millisecond, 2*trip)
+}
+
+// trip is the time there and back, when nothing is in the way.
+func (e *end) trip() time.Duration {
+	return time.Duration(e.lat+e.far.lat) + 2*(e.host.extra+e.far.host.extra)
+}
+
+// timeout is TCP's, before it has been doubled.
+func (e *end) timeout() time.Duration { return 200*time.Millisecond + e.trip() }
+
+// delay is the time from one host to another, with jitter.
+func (w *World) delay(from, to *Host, lat int64) time.Duration {
+	d := lat
+	if j := w.latency.jitter; j > 0 && lat > 0 {
+		u := from.dice.Uint64() >> 32
+		d += lat / 1000 * j * int64(u*u>>32) >> 32 // mostly little
+	}
+	return time.Duration(d) + from.extra + to.extra
+}
+
+// arrive is when a segment has come to the far end's access link.
+func (e *end) arrive() {
+	w, far := e.w, e.far
+	s := e.flight.at(e.landed)
+	if !w.reach(e.host, far.host) {
+		e.tries++
+		if e.tries > mostTries {
+			e.giveUp()
+			return
+		}
+		e.last = w.now.Add(e.backOff())
+		for i := e.landed; i < e.flight.n; i++ {
+			e.flight.at(i).at = e.last
+		}
+		w.queue.schedule(&e.arriving, e.last)
+		return
+	}
+	e.tries = 0
+	done := w.now
+	if n := len(s.data); n > 0 {
+		down := &far.host.down
+		full := down.free.Sub(w.now) > far.host.spec.Buffer
+		packets := int64(n+segmentMSS-1) / segmentMSS
+		done = down.pass(done, int64(n)+packets*(segmentMTU-segmentMSS))
+		if full {
+			s.lost = true
+			done = done.Add(e.trip())
+		}
+	}
+	if e.landed > 0 {
+		done = max(done, e.flight.at(e.landed-1).at)
+	}
+	s.at = done
+	e.landed++
+	if e.landed < e.flight.n {
+		w.queue.schedule(&e.arriving, max(w.now, e.flight.at(e.landed).at))
+	}
+	switch {
+	case e.landed > 1:
+	case done > w.now:
+		w.queue.schedule(&e.landing, done)
+	default:
+		e.land()
+	}
+}
+
+// land is when a segment has come through it: TCP there has it.
+func (e *end) land() {
+	w, far := e.w, e.far
+	s := e.flight.pop()
+	e.landed--
+	if e.landed > 0 {
+		w.queue.schedule(&e.landing, max(w.now, e.flight.at(0).at))
+	}
+	if s.last == markReset {
+		far.down(syscall.ECONNRESET)
+		return
+	}
+	if n := len(s.data); n > 0 {
+		at := w.now.Add(w.delay(far.host, e.host, far.lat))
+		if k := e.acks.n; k > 0 {
+			at = max(at, e.acks.at(k-1).at)
+		}
+		e.acks.push(ack{at, n, s.lost})
+		if e.kernel.size > 0 && !e.inLine {
+			e.awaitAck()
+		}
+	}
+	far.receive(s)
+}
+
+// receive takes what has arrived.
+func (e *end) receive(s segment) {
+	w := e.w
+	if e.over {
+		if s.buffer != nil {
+			w.buffers.give(s.buffer)
+		}
+		// Who has closed both ways reads on for a moment, lest the far end lose what was written last.
+		if len(s.data) > 0 && (e.dead || e.finSent && w.now.Sub(e.finAt) > linger) {
+			e.reset()
+		}
+		return
+	}
+	e.held += len(s.data)
+	e.inbox.push(s)
+	e.wake(true)
+}
+
+// linger is for how long an end that was closed reads on.
+const linger = 2 * time.Second
+
+// wake makes the owner hear of what has arrived: at once, when the network brings it and the loop is
+// idle.
+func (e *end) wake(atOnce bool) {
+	h := e.host
+	if e.paused || e.over || e.inbox.n == 0 || e.reading.pending() || h.life != e.reading.life {
+		return
+	}
+	if atOnce && h.busy <= e.w.now && h.ready.n == 0 {
+		e.w.perform(h, &e.reading)
+		return
+	}
+	e.w.queue.schedule(&e.reading, e.w.now)
+}
+
+// deliver is the event in which the owner hears of one segment.
+func (e *end) deliver() {
+	if e.over || e.paused || e.inbox.n == 0 {
+		return
+	}
+	s := e.inbox.pop()
+	n := len(s.data)
+	e.held -= n
+	e.read = min(e.read+n, readerMost/2)
+	if e.starving && n > 0 {
+		e.starving = false
+		e.far.refill()
+	}
+	if e.inbox.n > 0 {
+		e.w.queue.schedule(&e.reading, e.w.now)
+	}
+	switch {
+	case n > 0:
+		e.hear.data(s.data)
+		if s.buffer != nil {
+			e.w.buffers.give(s.buffer)
+		}
+	case s.last == markEOF && e.link:
+		e.down(io.EOF)
+	case s.last == markEOF:
+		e.hear.ended()
+	}
+}
+
+// refill hears, a while later, that the receiver has room again.
+func (e *end) refill() {
+	at := e.w.now.Add(e.trip() / 2)
+	if k := e.acks.n; k > 0 {
+		at = max(at, e.acks.at(k-1).at)
+	}
+	e.acks.push(ack{at: at})
+	e.awaitAck()
+}
+
+// awaitAck makes send be called when the next acknowledgement comes.
+func (e *end) awaitAck() {
+	if e.acks.n > 0 && !e.acking.pending() {
+		e.w.queue.schedule(&e.acking, max(e.acks.at(0).at, e.w.now))
+	}
+}
+
+func (e *end) onAck() {
+	e.takeAcks()
+	e.send()
+}
+
+// takeAcks deals with the acknowledgements that have come by now.
+func (e *end) takeAcks() {
+	now := e.w.now
+	for e.acks.n > 0 && e.acks.at(0).at <= now {
+		a := e.acks.pop()
+		e.under -= a.n
+		switch {
+		case a.lost && now >= e.mended:
+			e.limit = max(e.window*7/10, windowLeast)
+			e.window = e.limit
+			e.mended = now.Add(e.trip())
+		case a.n == 0 || 2*e.peak <= e.window: // the window is not what bounds it
+		case e.window < e.limit:
+			e.window = min(e.window+a.n, windowMost)
+		default:
+			e.window = min(e.window+max(1, segmentMSS*a.n/e.window), windowMost)
+		}
+	}
+}
+
+// rest takes back what a window has grown when nothing was sent for long.
+func (e *end) rest() {
+	if e.under > 0 || e.window <= windowStart {
+		return
+	}
+	for idle := e.w.now.Sub(e.used); idle > e.timeout() && e.window > windowStart; idle -= e.timeout() {
+		e.limit = max(e.limit, e.window*3/4)
+		e.window = max(e.window/2, windowStart)
+	}
+	e.used = e.w.now
+}
+
+// mostTries is how often TCP tries again before it gives up, after about a quarter of an hour.
+const mostTries = 15
+
+func (e *end) backOff() time.Duration {
+	return min(e.timeout()<<min(e.tries, 16), 2*time.Minute)
+}
+
+// lose is when what is sent does not come through.
+func (e *end) lose() {
+	e.tries++
+	if e.tries > mostTries {
+		e.giveUp()
+		return
+	}
+	e.w.queue.schedule(&e.stuck, e.w.now.Add(e.backOff()))
+}
+
+func (e *end) retry() {
+	if e.w.reach(e.host, e.far.host) {
+		e.tries = 0
+		e.window = windowStart
+	}
+	e.send()
+}
+
+func (e *end) giveUp() {
+	e.w.after(e.host, 0, KindNone, func() { e.down(syscall.ETIMEDOUT) })
+}
+
+// pause stops or resumes reading.
+func (e *end) pause(paused bool) {
+	if e.paused = paused; !paused {
+		e.wake(false)
+	}
+}
+
+// closeWrite sends EOF after what is queued.
+func (e *end) closeWrite() {
+	if !e.over && !e.fin {
+		e.fin = true
+		e.flushSoon()
+	}
+}
+
+// close ends both directions: with a reset, or after what is queued is written, which may take so
+// long.
+func (e *end) close(reset bool, flush time.Duration) {
+	if e.over {
+		return
+	}
+	e.silence()
+	if reset {
+		e.reset()
+		return
+	}
+	if !e.fin {
+		e.fin = true
+		e.flushSoon()
+	}
+	e.overdue.fire = func() {
+		if !e.finSent {
+			e.reset()
+		}
+	}
+	e.w.queue.schedule(&e.overdue, e.w.now.Add(flush))
+}
+
+// silence has the owner hear nothing more.
+func (e *end) silence() {
+	e.over = true
+	for e.inbox.n > 0 {
+		if s := e.inbox.pop(); s.buffer != nil {
+			e.w.buffers.give(s.buffer)
+		}
+	}
+	e.held = 0
+	if e.starving {
+		e.starving = false
+		e.far.refill()
+	}
+	e.w.queue.stop(&e.reading)
+	if e.place >= 0 {
+		list := e.host.ends
+		moved := list[len(list)-1]
+		list[e.place], moved.place = moved, e.place
+		list[len(list)-1] = nil
+		e.host.ends = list[:len(list)-1]
+		e.place = -1
+	}
+}
+
+// reset drops what is queued and has the far end hear of it, if packets come through.
+func (e *end) reset() {
+	e.stop()
+	if !e.told && !e.far.over && e.w.reach(e.host, e.far.host) {
+		e.told = true
+		e.travel(segment{last: markReset}, 0)
+	}
+}
+
+// stop drops what is queued; what is under way arrives.
+func (e *end) stop() {
+	e.dead = true
+	e.queue.clear(&e.w.buffers)
+	e.kernel.clear(&e.w.buffers)
+	e.w.queue.stop(&e.flushing)
+	e.w.queue.stop(&e.stuck)
+	e.w.queue.stop(&e.acking)
+}
+
+// down has the owner hear that the connection is gone.
+func (e *end) down(reason error) {
+	if e.over {
+		return
+	}
+	if e.inbox.n > 0 && !e.paused && !errors.Is(reason, syscall.ETIMEDOUT) && !errors.Is(reason, io.EOF) {
+		// What arrived before is heard before.
+		e.w.after(e.host, 0, KindNone, func() { e.down(reason) })
+		return
+	}
+	e.silence()
+	e.stop()
+	h, say := e.host, func() { e.hear.broken(reason) }
+	if errors.Is(reason, io.EOF) { // in the owner's own event
+		say()
+		return
+	}
+	e.w.after(h, 0, KindNone, say)
+}
+
+// abandon is close for a process that ended.
+func (e *end) abandon(reset bool) {
+	e.over = true
+	e.inbox.clear()
+	if reset {
+		e.reset()
+	} else {
+		e.stop()
+	}
+}
+
+// access is one direction of a host's link to the network.
+type access struct {
+	rate int64    // bytes a second; 0 is without limit
+	free env.Mono // when all that was sent is through
+	line ring[*end]
+	ev   event
+}
+
+// pass sends n bytes through, after all before them, and returns when they are through.
+func (a *access) pass(at env.Mono, n int64) env.Mono {
+	if a.rate == 0 {
+		return at
+	}
+	a.free = max(a.free, at).Add(time.Duration(mulDiv(n, int64(time.Second), a.rate)))
+	return a.free
+}
+
+// wait puts a connection into the line of those that want to send.
+func (a *access) wait(w *World, e *end) {
+	e.inLine = true
+	a.line.push(e)
+	if !a.ev.pending() {
+		w.queue.schedule(&a.ev, max(a.free, w.now))
+	}
+}
+
+// turn lets the first in line send one segment.
+func (a *access) turn(w *World) {
+	for a.line.n > 0 && a.free <= w.now {
+		e := *a.line.at(0)
+		n := e.mayLeave()
+		if n > 0 {
+			e.leave(n)
+			n = e.mayLeave()
+		}
+		switch {
+		case n == 0:
+			a.line.pop()
+			e.inLine = false
+			e.markEnd()
+		case !e.host.spec.FIFO:
+			a.line.push(a.line.pop())
+		}
+	}
+	if a.line.n > 0 {
+		w.queue.schedule(&a.ev, max(a.free, w.now))
+	}
+}

@@ -1,0 +1,245 @@
+package simnet
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"cepa/env"
+)
+
+// Epoch is the civil time at which a world begins unless its Config says otherwise.
+var Epoch = time.Date(2026, time.March, 1, 12, 0, 0, 0, time.UTC)
+
+// Config is what a world begins with. The zero value is a world without distances whose seed is 0.
+type Config struct {
+	// Seed decides the whole run.
+	Seed uint64
+	// Streams has seeds for single streams of randomness, by their names, in place of Seed.
+	Streams map[string]uint64
+	// Epoch is the civil time at the beginning; zero is the package's Epoch.
+	Epoch time.Time
+	// Latency has the distances; nil is none at all.
+	Latency *Latency
+	// Log gives the log of a host; nil discards everything.
+	Log func(host string) *slog.Logger
+	// Last is how many of the last events a violation shows; 0 is 64.
+	Last int
+}
+
+// World is a network of machines on a virtual clock. See the package comment for the rule of
+// concurrency: there is one goroutine.
+type World struct {
+	cfg     Config
+	epoch   time.Time
+	latency *Latency
+	now     env.Mono
+	queue   events
+	inside  bool // an event is running
+	events  uint64
+
+	hosts   []*Host
+	byName  map[string]*Host
+	byAddr  map[netip.Addr]*Host
+	names   map[string][]netip.Addr
+	reverse map[netip.Addr][]string
+	blocked map[[2]int32]bool // pairs of hosts, see Cut
+	faulty  bool              // some path may be cut
+
+	buffers  buffers
+	trace    trace
+	checkers []Checker
+	watch    watch
+	found    []Violation
+	networks []*Network
+	rumours  rumourCache
+	defects  defects
+
+	flows     []*Flow
+	nextFlow  uint64
+	openFlows int
+	dropFlows bool
+	onFlow    func(*Flow)
+}
+
+// New makes an empty world at its beginning.
+func New(cfg Config) *World {
+	w := &World{
+		cfg: cfg, epoch: cfg.Epoch, latency: cfg.Latency,
+		byName: make(map[string]*Host), byAddr: make(map[netip.Addr]*Host),
+		names: make(map[string][]netip.Addr), reverse: make(map[netip.Addr][]string),
+		blocked: make(map[[2]int32]bool),
+	}
+	if w.epoch.IsZero() {
+		w.epoch = Epoch
+	}
+	if w.latency == nil {
+		w.latency = &Latency{Regions: []string{"here"}, oneWay: [][]int64{{0}}}
+	}
+	if cfg.Last == 0 {
+		w.cfg.Last = 64
+	}
+	w.trace.begin(w.cfg.Last)
+	w.rumours.begin()
+	return w
+}
+
+// Now is the time since the beginning.
+func (w *World) Now() env.Mono { return w.now }
+
+// Wall is the right civil time.
+func (w *World) Wall() time.Time { return w.epoch.Add(time.Duration(w.now)) }
+
+// Events is how many events have run.
+func (w *World) Events() uint64 { return w.events }
+
+// Pending is how many entries the heap of events has, leftovers included.
+func (w *World) Pending() int { return len(w.queue.heap) }
+
+// Run lets d pass: it runs all events until then.
+func (w *World) Run(d time.Duration) {
+	end := w.now.Add(d)
+	for w.step(end) {
+	}
+	w.now = end
+}
+
+// RunUntil runs events until cond holds, which is asked between any two events. It reports false if
+// cond does not hold when limit has passed; the world then stands at that limit.
+func (w *World) RunUntil(limit time.Duration, cond func() bool) bool {
+	end := w.now.Add(limit)
+	for !cond() {
+		if !w.step(end) {
+			w.now = end
+			return cond()
+		}
+	}
+	return true
+}
+
+// At calls f as an event of the world at a time, or now when that is past.
+func (w *World) At(at env.Mono, f func()) {
+	e := &event{kind: KindWorld, fire: f}
+	w.queue.schedule(e, max(at, w.now))
+}
+
+// After calls f as an event of the world, d from now.
+func (w *World) After(d time.Duration, f func()) { w.At(w.now.Add(max(d, 0)), f) }
+
+// Do runs f as an event of a host, or of the world when it is nil, after those that are due, and
+// returns when it has run. It is not called from inside an event.
+func (w *World) Do(h *Host, f func()) {
+	done := false
+	e := &event{kind: KindWorld, fire: func() { f(); done = true }, host: h}
+	if h != nil {
+		e.life = h.life
+	}
+	w.queue.schedule(e, w.now)
+	for !done {
+		if !w.step(maxMono) {
+			panic("simnet: Do on a host that is down")
+		}
+	}
+}
+
+const maxMono = env.Mono(1<<63 - 1)
+
+// step runs the next event that is due by end.
+func (w *World) step(end env.Mono) bool {
+	if w.inside {
+		panic("simnet: the world is run from inside an event")
+	}
+	e := w.queue.next(end)
+	if e == nil {
+		return false
+	}
+	w.now = e.at
+	w.inside = true
+	w.dispatch(e)
+	w.inside = false
+	return true
+}
+
+// dispatch runs an event that is due, or has it wait for its host.
+func (w *World) dispatch(e *event) {
+	h := e.host
+	if h == nil {
+		w.events++
+		e.seq = 0
+		if e.kind != KindNone {
+			w.trace.add(w, nil, e.kind, 0, 0)
+		}
+		e.fire()
+		return
+	}
+	if h.life != e.life {
+		e.seq = 0
+		return
+	}
+	if h.busy > w.now || h.ready.n > 0 {
+		h.ready.push(waiting{e, e.seq})
+		h.rouse()
+		return
+	}
+	w.perform(h, e)
+}
+
+// perform runs an event on its host.
+func (w *World) perform(h *Host, e *event) {
+	w.events++
+	e.seq = 0
+	h.cost = h.cpu.Event
+	if e.kind != KindNone {
+		w.trace.add(w, h, e.kind, 0, 0)
+	}
+	e.fire()
+	if h.cost > 0 {
+		h.busy = w.now.Add(h.cost)
+		h.cost = 0
+	}
+}
+
+// after makes fire an event of a host, or of the network when h is nil.
+func (w *World) after(h *Host, d time.Duration, kind Kind, fire func()) *event {
+	e := &event{kind: kind, fire: fire}
+	w.on(e, h)
+	w.queue.schedule(e, w.now.Add(max(d, 0)))
+	return e
+}
+
+// on gives an event its host.
+func (w *World) on(e *event, h *Host) {
+	e.host = h
+	if h != nil {
+		e.life = h.life
+	}
+}
+
+// Hosts are all machines, in the order in which they were made. The slice is not to be modified.
+func (w *World) Hosts() []*Host { return w.hosts }
+
+// Lookup is the host of a name, or nil.
+func (w *World) Lookup(name string) *Host { return w.byName[name] }
+
+// Name makes a host name resolve to addresses, everywhere; none takes it away.
+func (w *World) Name(name string, addrs ...netip.Addr) {
+	if len(addrs) == 0 {
+		delete(w.names, name)
+		return
+	}
+	w.names[name] = addrs
+	for _, a := range addrs {
+		w.reverse[a] = append(w.reverse[a], name)
+	}
+}
+
+// address is where host number i is: each in a /16 of its own as long as there are any.
+func address(i int) netip.Addr {
+	const wide = 80 * 256
+	return netip.AddrFrom4([4]byte{20 + byte(i/256%80), byte(i), byte(i / wide), 1})
+}
+
+func (w *World) String() string {
+	return fmt.Sprintf("world of seed %d at %v", w.cfg.Seed, time.Duration(w.now))
+}
