@@ -313,3 +313,37 @@ func TestDiskThatLiesIsNoticed(t *testing.T) {
 		t.Error("nobody noticed")
 	}
 }
+
+// slowStore is a disk that takes a while to write.
+type slowStore struct {
+	env.Store
+	clock env.Clock
+}
+
+func (s *slowStore) Save(name string, data []byte, done func(error)) {
+	s.Store.Save(name, data, func(err error) {
+		s.clock.AfterFunc(60*time.Millisecond, func() {
+			if done != nil {
+				done(err)
+			}
+		})
+	})
+}
+
+// TestSlowDiskSignsToo: the signature of an authority that comes after a quorum of others is in the consensus as well.
+func TestSlowDiskSignsToo(t *testing.T) {
+	t.Parallel()
+	c := newCouncil(t, 12, 3, 0, nil)
+	s := c.seats[1]
+	s.store = &slowStore{s.node.Env.Store, s.node.Env.Clock}
+	c.startAll()
+	c.f.Run(8 * time.Second)
+	c.sessions(2, nil, func(_ int, at time.Time) {
+		for _, o := range c.seats {
+			if h := o.follower.Current().Head; !h.ValidAfter.Equal(at) || len(h.Signers) != 3 {
+				t.Errorf("authority %d has that of %v with %d signatures", o.number, h.ValidAfter, len(h.Signers))
+			}
+		}
+	})
+	c.check("")
+}

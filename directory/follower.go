@@ -273,6 +273,7 @@ func (f *Follower) accept(h *held) {
 			f.history.add(pastBody{p.Head.Digest, p.Head.ValidUntil, p.body}, f.env.Clock.Wall())
 		}
 		f.savePast(h)
+		f.savePrevious()
 	}
 	f.current, f.floor = h, h.Head
 	f.stats.Accepted++

@@ -14,7 +14,18 @@ const (
 	BodyFile = bodyBlob
 	// PreviousHeadFile is the head of the consensus before the one in use; its body is beside it.
 	PreviousHeadFile = "previous.head"
+
+	previousBodyFile = "previous.body"
 )
+
+// savePrevious stores the consensus that a newer one replaces, for people who want to compare the two. Nothing loads
+// it.
+func (f *Follower) savePrevious() {
+	if p := f.previous; p != nil {
+		f.env.Store.Save(previousBodyFile, p.body, nil)
+		f.env.Store.Save(PreviousHeadFile, p.head, nil)
+	}
+}
 
 // SignatureReport is what can be said of one signature of a consensus.
 type SignatureReport struct {

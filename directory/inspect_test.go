@@ -3,6 +3,7 @@ package directory
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"strings"
@@ -153,6 +154,30 @@ func TestFlagsHaveNames(t *testing.T) {
 	} {
 		if got := s.String(); got != want {
 			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// TestPreviousIsStored: when a newer consensus comes into use, the one before it can still be looked at.
+func TestPreviousIsStored(t *testing.T) {
+	t.Parallel()
+	w, c := mirrors(t, 1, 3)
+	old := w.signedConsensus(testNow.Add(-2*time.Hour), cert.Digest{}, nil)
+	newer := w.signedConsensus(testNow.Add(-time.Hour), old.Head.Digest, nil)
+	w.all(mirror(old))
+	c.start()
+	w.until(time.Second, "a consensus", func() bool { return c.follower.Current() != nil })
+	w.f.Run(time.Second)
+	if _, err := c.env().Store.Load(PreviousHeadFile); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after the first: %v", err)
+	}
+	if err := c.follower.Adopt(newer.head, newer.body); err != nil {
+		t.Fatal(err)
+	}
+	w.f.Run(time.Second)
+	for name, want := range map[string][]byte{PreviousHeadFile: old.head, previousBodyFile: old.body, HeadFile: newer.head, BodyFile: newer.body} {
+		if got, err := c.env().Store.Load(name); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes, %v", name, len(got), err)
 		}
 	}
 }

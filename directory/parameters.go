@@ -51,7 +51,7 @@ var parameterTable = [...]ParameterInfo{
 	{Candidates, 4096, 16, 65_536, "relays outside the consensus whose descriptors a relay keeps"},
 	{CandidatesPerSite, 16, 1, 65_536, "of these at most so many in one IPv4 /24 or IPv6 /48, and four times as many in one IPv6 /32"},
 	{DistinctSubnets, 1, 0, 1, "1: no two relays of a circuit in one IPv4 /16 or IPv6 /32; 0: anywhere"},
-	{FullView, 500, 1, 65_535, "relays in the consensus up to which every relay keeps the descriptors of all; beyond, only authorities do"},
+	{FullView, 100, 1, 65_535, "relays in the consensus up to which every relay keeps the descriptors of all; beyond, only authorities do"},
 	{GuardMinAge, 691_200, 0, 31_536_000, "seconds for which a relay must be known before it can be a guard; at most half the age of the network"},
 	{IntervalMillis, 3_600_000, 500, 86_400_000, "milliseconds from one consensus to the next"},
 	{KeepaliveMillis, 5_000, 50, 60_000, "milliseconds after which an idle link sends padding; a link silent for 2.8 times as long is dead"},

@@ -16,9 +16,13 @@ import (
 // messages with the highest incarnation, the relay's own words with the highest incarnation, and its
 // name over the attacker's words.
 func TestAttackForgedGossip(t *testing.T) {
-	long(t)
+	notShort(t)
 	for _, kind := range []string{"dead", "leave", "suspect", "alive", "squat"} {
 		t.Run(kind, func(t *testing.T) {
+			if kind != "dead" {
+				long(t)
+			}
+			t.Parallel()
 			bothWays(t, directory.Undefended{Messages: true}, func(t *testing.T, off directory.Undefended) {
 				f := newField(t, plan{authorities: 1, relays: 4, intruders: 1, off: off})
 				f.startAll(t)
@@ -89,7 +93,7 @@ func TestAttackReplayedDescriptor(t *testing.T) {
 		target, x := f.node("r4"), f.node("i1")
 		x.order(t, 20*time.Second, "record %s", target.id)
 		target.end()
-		before := lists(f.parts("relay", "intruder"))
+		old := lists(f.parts("relay", "intruder"))
 		target.config.ExitPolicy, target.config.Nickname = "none", "r4again"
 		f.start(t, target)
 		f.agree(t, foundLimit, f.listsAll())
@@ -100,12 +104,20 @@ func TestAttackReplayedDescriptor(t *testing.T) {
 			target.config.ExitPolicy, target.config.Nickname = "all", "r4"
 			took := within(t, 10*fieldInterval, "the consensus lists the relay as it was", func() bool {
 				c := f.consensus(f.node("r1"))
-				return c != nil && before(c) == nil
+				return c != nil && old(c) == nil
 			})
 			t.Logf("after %v the consensus said of the relay what it had been", took.Round(time.Millisecond))
 			return
 		}
 		target.config = now
+		late := func() (n int64) {
+			for _, a := range f.parts("authority", "relay") {
+				n += a.count("gossip_dropped_stale") + a.count("gossip_dropped_duplicate")
+			}
+			return n
+		}
+		before := late()
+		within(t, 20*time.Second, "the old words are heard again and again", func() bool { return late() > before+50 })
 		holdsFor(t, 5*fieldInterval, "the consensus lists the relay as it is", func() bool {
 			for _, a := range f.parts("authority", "relay") {
 				if c := f.consensus(a); c == nil || f.listsAll()(c) != nil {
@@ -122,7 +134,7 @@ func TestAttackReplayedDescriptor(t *testing.T) {
 // An attacker offers a descriptor whose time is over, of a relay that is long gone, to whoever
 // compares notes with it.
 func TestAttackExpiredDescriptor(t *testing.T) {
-	long(t)
+	notShort(t)
 	bothWays(t, directory.Undefended{Replays: true}, func(t *testing.T, off directory.Undefended) {
 		f := newField(t, plan{authorities: 1, relays: 4, intruders: 1, off: off})
 		gone := f.gone(t, 50*time.Hour)

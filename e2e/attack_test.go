@@ -171,7 +171,7 @@ func newField(t testing.TB, p plan) *field {
 		}
 	}
 	for i := range p.intruders {
-		a := f.add(t, "intruder", fmt.Sprintf("i%d", i+1), address(t, 91+i), &network)
+		a := f.add(t, "intruder", fmt.Sprintf("i%d", i+1), address(t, 201+i), &network)
 		a.config.Nickname = a.name
 		if p.named {
 			network.Bootstrap = append(network.Bootstrap, a.contact())

@@ -103,6 +103,7 @@ type Stats struct {
 	IdleLinks                                          uint64 // links given up, without circuits, when there were many
 	GossipDropped                                      uint64 // packets from neighbours over their budget
 	Stuck                                              uint64 // circuits destroyed because their queue did not move
+	PaddingOut                                         uint64 // cells sent because nothing else was
 	DeadLinks                                          uint64 // links closed because nothing came, or nothing was taken
 }
 

@@ -122,6 +122,7 @@ func (l *Link) write(c []byte) bool {
 		l.writeDrain(c)
 	case l.padding:
 		l.padding = false
+		l.links.stats.PaddingOut++
 		clear(c) // PADDING is 0, as is the id of the link
 	case l.gossip.n > 0:
 		q := l.gossip.pop()

@@ -45,7 +45,8 @@ const (
 	streamLeast = 512 << 10 // bytes for each, before there are more
 	leastShare  = 10        // of measure_ms: what is faster than that is not told apart
 	rounds      = 12        // for which a result counts
-	commonShare = 60        // percent of the relays that must have an estimate before any counts
+	beginShare  = 90        // percent of the relays that must have an estimate before any counts …
+	stayShare   = 50        // … and from then on
 	saveEvery   = 10 * time.Minute
 	fastest     = 4  // relays that others are measured through at least, if there are so many
 	drawsLast   = 16 // candidates tried as the last relay of a path …
@@ -66,7 +67,7 @@ type Measurer struct {
 
 	counted     *directory.Consensus // for which common was found, when so many measurements were done
 	countedDone uint64
-	common      bool // so many relays have an estimate that those without are not lost beside them
+	common      bool // so many relays have an estimate that those without are not lost beside them; so it was when there were results before
 
 	every time.Duration // from the begin of one measurement to that of the next, at least
 	most  time.Duration // of one transfer
@@ -129,22 +130,29 @@ func (m *Measurer) isCommon() bool {
 	if c == nil {
 		return true
 	}
-	if c != m.counted || m.stats.Done != m.countedDone {
-		m.counted, m.countedDone = c, m.stats.Done
+	if done := m.stats.Done + m.stats.Failed + m.stats.NoPath; c != m.counted || done != m.countedDone {
+		m.counted, m.countedDone = c, done
 		known, all := 0, 0
 		for i := range c.Relays {
 			r := &c.Relays[i]
 			if r.Identity == m.cfg.Self || !circuit.MayMeasure(r) {
 				continue
 			}
-			all++
-			if x := m.relays[r.Identity]; x != nil {
-				if _, ok := x.estimate(); ok {
-					known++
-				}
+			x := m.relays[r.Identity]
+			if x == nil {
+				all++
+			} else if _, ok := x.estimate(); ok {
+				all++
+				known++
+			} else if x.failures < patience { // whoever cannot be measured is not waited for
+				all++
 			}
 		}
-		m.common = known*100 >= all*commonShare
+		share := beginShare
+		if m.common {
+			share = stayShare
+		}
+		m.common = known*100 >= all*share
 	}
 	return m.common
 }
@@ -484,6 +492,7 @@ func (m *Measurer) load() error {
 	}
 	for _, r := range list {
 		m.relays[r.id] = r
+		m.common = true
 		m.judge(r)
 	}
 	return nil

@@ -411,15 +411,27 @@ func TestFirstMeasuredIsNotAlone(t *testing.T) {
 		}
 		return n
 	}
-	for known := 0; known < 6; known = w.m.Stats().Known {
-		if n := told(); n > 0 && w.m.Stats().Known < 6 {
+	for known := 0; known < 9; known = w.m.Stats().Known {
+		if n := told(); n > 0 && w.m.Stats().Known < 9 {
 			t.Fatalf("it tells of %d relays when %d of 10 are known", n, known)
 		}
 		if w.f.Run(time.Second); w.f.Now().Sub(0) > time.Hour {
 			t.Fatal("too few relays are measured in an hour")
 		}
 	}
-	if n := told(); n < 6 {
-		t.Errorf("it tells of %d relays when 6 are known", n)
+	if n := told(); n < 9 {
+		t.Errorf("it tells of %d relays when 9 of 10 are known", n)
+	}
+	// Newcomers do not make it silent.
+	for i := range 8 {
+		r := w.consensus.Relays[0]
+		r.Identity = cert.Identity(sha256.Sum256(fmt.Append(nil, "newcomer ", i)))
+		next := *w.consensus
+		next.Relays = append(slices.Clone(next.Relays), r)
+		slices.SortFunc(next.Relays, func(a, b directory.Relay) int { return a.Identity.Compare(b.Identity) })
+		w.consensus = &next
+	}
+	if _, ok := w.m.Measured(w.relay(0)); !ok && told() < 5 {
+		t.Errorf("with as many newcomers it tells of %d relays", told())
 	}
 }

@@ -318,3 +318,54 @@ func TestTransportHasNoWayOut(t *testing.T) {
 		}
 	})
 }
+
+// TestUnlistedNeighboursShareTheBudgetOfTheirSite: identities are free, so that many of them at one place may say no more
+// than one. The consensus makes an identity worth a budget of its own.
+func TestUnlistedNeighboursShareTheBudgetOfTheirSite(t *testing.T) {
+	t.Parallel()
+	for limits, together := range map[int64]bool{0: false, 1: true} {
+		synctest.Test(t, func(t *testing.T) {
+			w, n, friend, attacker := siege(t, func(c *Config) {
+				network := *c.Network
+				network.Parameters = directory.Parameters{directory.SiteLimits: limits}
+				c.Network = &network
+			})
+			defer w.close()
+			packet := friend.alive(friend.rumour(t, 0, time.Now(), directory.DescriptorLifetime))
+			// flood sends more than one neighbour may from a new neighbour at an address, and returns how much was let in.
+			flood := func(id cert.Identity, at string) (taken uint64) {
+				n.loop.do(func() { n.g.LinkUp(id, netip.MustParseAddr(at)) })
+				before := n.g.Stats().Dropped[DropPacketBudget]
+				const sent = 100
+				for range sent {
+					n.receive(id, packet)
+				}
+				return sent - (n.g.Stats().Dropped[DropPacketBudget] - before)
+			}
+			burst := uint64(DefaultLimits().Packets.Burst)
+			for _, c := range []struct {
+				id   cert.Identity
+				at   string
+				want uint64
+			}{
+				{cert.Identity{1}, "30.0.0.1", burst},
+				{cert.Identity{2}, "30.0.0.2", map[bool]uint64{true: 0, false: burst}[together]},
+				{cert.Identity{3}, "::ffff:30.0.0.3", map[bool]uint64{true: 0, false: burst}[together]},
+				{cert.Identity{4}, "30.0.1.1", burst},
+				{attacker.id, "30.0.0.4", map[bool]uint64{true: 0, false: burst}[together]},
+			} {
+				if c.id == attacker.id { // who is a neighbour already, at no address
+					n.loop.do(func() { n.g.LinkDown(c.id) })
+				}
+				if got := flood(c.id, c.at); got != c.want {
+					t.Errorf("site_limits %d: %d packets were taken of %s at %s, want %d", limits, got, c.id.Short(), c.at, c.want)
+				}
+			}
+			n.loop.do(func() { n.g.OnConsensus(func(id cert.Identity) bool { return id == cert.Identity{2} }) })
+			want := map[bool]uint64{true: burst, false: 0}[together]
+			if got := flood(cert.Identity{2}, "30.0.0.2"); got != want {
+				t.Errorf("site_limits %d: %d packets were taken of a relay that the consensus lists, want %d", limits, got, want)
+			}
+		})
+	}
+}
