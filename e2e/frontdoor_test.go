@@ -329,8 +329,8 @@ func TestExitPolicyOfTheDemo(t *testing.T) {
 
 func TestKilledDemoTakesItsChildrenAlong(t *testing.T) {
 	o := newOverlay(t)
-	if n := len(children(o.dir)); n != 9 {
-		t.Fatalf("%d processes name the demo's folder, want the parent and 8 nodes", n)
+	if n := len(children(o.dir)); n != 1+demoNodes {
+		t.Fatalf("%d processes name the demo's folder, want the parent and %d nodes", n, demoNodes)
 	}
 	o.signal(syscall.SIGKILL)
 	<-o.done
