@@ -75,7 +75,7 @@ func watch(t *testing.T, f *field) *line {
 // The network falls into two halves that cannot reach each other, one of which has a quorum of
 // authorities, and is mended.
 func TestPartitionHeals(t *testing.T) {
-	long(t)
+	proof(t)
 	nft := need(t, "nft")
 	if !ownNetwork(t) {
 		return
