@@ -142,7 +142,7 @@ func (f *field) fresh(nodes []*actor) bool {
 // One of four authorities tells others different things. Who counts what he hears first has other votes
 // than his colleagues, makes another consensus than they, and none of them gets a quorum of signatures.
 func TestAttackEquivocatingAuthority(t *testing.T) {
-	long(t)
+	proof(t)
 	const interval = 5 * time.Second
 	bothWays(t, directory.Undefended{Votes: true}, func(t *testing.T, off directory.Undefended) {
 		f := newField(t, plan{authorities: 4, traitors: 1, relays: 4, intruders: 1, off: off, parameters: directory.Parameters{directory.IntervalMillis: interval.Milliseconds()}})
@@ -179,7 +179,7 @@ func TestAttackEquivocatingAuthority(t *testing.T) {
 // As many authorities as the quorum can spare are killed, the network goes on, and they come back.
 // Without that spare, a quorum of all, it stops.
 func TestAttackKilledAuthorities(t *testing.T) {
-	long(t)
+	proof(t)
 	const interval = 4 * time.Second
 	for _, n := range []int{4, 7} {
 		spare := n - directory.Quorum(n)

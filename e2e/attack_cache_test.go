@@ -142,7 +142,7 @@ func (f *field) damaged(t *testing.T, h hostility, c *actor, kept *directory.Con
 
 // A hostile directory cache is the only relay that the network file names beside the authorities.
 func TestAttackHostileBootstrapSource(t *testing.T) {
-	long(t)
+	proof(t)
 	const limit = 45 * time.Second
 	for _, h := range hostilities {
 		t.Run(h.how, func(t *testing.T) {
@@ -191,7 +191,7 @@ func TestAttackHostileBootstrapSource(t *testing.T) {
 // All guards of a client are hostile directory caches, from a moment on at which it has a
 // consensus already.
 func TestAttackHostileGuard(t *testing.T) {
-	long(t)
+	proof(t)
 	const limit = 45 * time.Second
 	for _, h := range hostilities {
 		t.Run(h.how, func(t *testing.T) {

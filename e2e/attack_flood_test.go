@@ -155,7 +155,7 @@ var admission = directory.Parameters{
 
 // A crowd of relays at one address fills the consensus; the number for each address keeps it out.
 func TestAttackSybils(t *testing.T) {
-	long(t)
+	proof(t)
 	const sybils = 10
 	for _, limits := range []directory.Parameters{nil, admission} {
 		t.Run(map[bool]string{true: "defence off", false: "defence on"}[limits == nil], func(t *testing.T) {
@@ -219,7 +219,7 @@ func (f *field) late(t testing.TB, name string, net int) *actor {
 // Descriptors of relays that do not exist fill what relays keep of newcomers; the number for each
 // network of addresses bounds it.
 func TestAttackInventedRelays(t *testing.T) {
-	long(t)
+	proof(t)
 	const invented = 300
 	for _, limits := range []directory.Parameters{nil, admission} {
 		t.Run(map[bool]string{true: "defence off", false: "defence on"}[limits == nil], func(t *testing.T) {
@@ -255,7 +255,7 @@ func TestAttackInventedRelays(t *testing.T) {
 // Several identities of one network send rumours that must be verified to be found false, and
 // requests; the budgets of their network bound what that costs.
 func TestAttackFlood(t *testing.T) {
-	long(t)
+	proof(t)
 	const seconds = 8
 	for _, flood := range []struct {
 		order, counter string

@@ -20,7 +20,7 @@ func TestAttackForgedGossip(t *testing.T) {
 	for _, kind := range []string{"dead", "leave", "suspect", "alive", "squat"} {
 		t.Run(kind, func(t *testing.T) {
 			if kind != "dead" {
-				long(t)
+				proof(t)
 			}
 			t.Parallel()
 			bothWays(t, directory.Undefended{Messages: true}, func(t *testing.T, off directory.Undefended) {
@@ -85,7 +85,7 @@ func TestAttackForgedGossip(t *testing.T) {
 // An attacker keeps what a relay said of itself, and tells it again when the relay says otherwise:
 // who believes that uses an exit that is none any more.
 func TestAttackReplayedDescriptor(t *testing.T) {
-	long(t)
+	proof(t)
 	bothWays(t, directory.Undefended{Replays: true}, func(t *testing.T, off directory.Undefended) {
 		f := newField(t, plan{authorities: 1, relays: 4, intruders: 1, off: off})
 		f.startAll(t)

@@ -299,6 +299,7 @@ func (f *field) client(t testing.TB, limit time.Duration) *actor {
 	f.start(t, c)
 	took := within(t, limit, "the client is ready", c.ready)
 	t.Logf("the client was ready after %v", took.Round(time.Millisecond))
+	within(t, 5*time.Second, "its consensus is on the disk", func() bool { return f.consensus(c) != nil })
 	return c
 }
 

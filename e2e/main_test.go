@@ -15,8 +15,8 @@ import (
 // cepa is the program under test, built once by TestMain.
 var cepa string
 
-// all says that nothing may be left out.
-var all = os.Getenv("CEPA_E2E") == "all"
+// all says that nothing may be left out but, in the gate, what proof leaves out.
+var all = os.Getenv("CEPA_E2E") == "all" || os.Getenv("CEPA_E2E") == "gate"
 
 // cepaVariable hands the built program to the copies of this test binary that run in a
 // network namespace of their own.
@@ -59,7 +59,7 @@ func run(m *testing.M) int {
 func lacking(t testing.TB, format string, args ...any) {
 	t.Helper()
 	if all {
-		t.Fatalf("CEPA_E2E=all and "+format, args...)
+		t.Fatalf("CEPA_E2E is set and "+format, args...)
 	}
 	t.Skipf(format, args...)
 }
@@ -84,7 +84,15 @@ func need(t testing.TB, program string) string {
 func long(t testing.TB) {
 	t.Helper()
 	if !all {
-		t.Skip("a long test: set CEPA_E2E=all")
+		t.Skip("a long test: set CEPA_E2E=gate or all")
+	}
+}
+
+// proof skips a test that takes minutes, of which the gate has a smaller one: .ci/long runs it.
+func proof(t testing.TB) {
+	t.Helper()
+	if os.Getenv("CEPA_E2E") != "all" {
+		t.Skip("a long proof: set CEPA_E2E=all")
 	}
 }
 

@@ -226,7 +226,7 @@ func (m *measuredNetwork) clientRate(t *testing.T) int {
 
 // A relay on a line of 4 MiB a second that claims a hundred times as much gets the weight of what clients get through it.
 func TestClaimsDoNotDecideWeights(t *testing.T) {
-	long(t)
+	proof(t)
 	if !ownNetwork(t) {
 		return
 	}
@@ -242,7 +242,7 @@ func TestClaimsDoNotDecideWeights(t *testing.T) {
 
 // A relay whose line is narrow for all but the authority has the weight of what clients get, and is reported.
 func TestFastForAuthoritiesOnlyIsReported(t *testing.T) {
-	long(t)
+	proof(t)
 	if !ownNetwork(t) {
 		return
 	}

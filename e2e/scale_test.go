@@ -36,7 +36,7 @@ func crowd(t *testing.T, relays int, fullView bool) *field {
 
 // A hundred relays that know one address are all in a consensus within two intervals.
 func TestManyRelaysJoinThroughOneAddress(t *testing.T) {
-	long(t)
+	proof(t)
 	const relays = 100
 	f := crowd(t, relays, true)
 	f.startAll(t)
@@ -67,7 +67,7 @@ func TestManyRelaysJoinThroughOneAddress(t *testing.T) {
 // What relays spend on directory and gossip, for the table in docs/performance.md. A run takes
 // about eight minutes a size and way: in 18 intervals every relay publishes a new descriptor once.
 func TestDirectoryTrafficOfRelays(t *testing.T) {
-	long(t)
+	proof(t)
 	sizes := os.Getenv(scaleVariable)
 	if sizes == "" {
 		t.Skipf("for the table of docs/performance.md: set %s=10,30,100", scaleVariable)
