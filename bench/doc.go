@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command bench compares cepa with what it is measured against, in one run on one machine:
 //
 //	go run ./bench                        # cepa and a bare chain of three TLS 1.3 forwarders

@@ -19,7 +19,6 @@ type source struct {
 	armed  bool
 	got    int
 	queue  int
-	last   env.Mono
 }
 
 var zeros [16 << 10]byte
