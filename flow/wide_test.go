@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"cepa/cell"
-	"cepa/env"
 )
 
 // source is a Conn whose far end sends without end, or takes what comes at some rate.
