@@ -32,6 +32,9 @@ type Config struct {
 	// OnTrouble is told, as an event of its own, what keeps circuits from being built although it
 	// is nobody's fault beyond this machine and its settings, and nil when it is over. It may be nil.
 	OnTrouble func(error)
+	// OnCircuit hears of each step in the life of each circuit, inside the event in which it happens: it
+	// calls nothing of the Client. It may be nil, and is in the daemon.
+	OnCircuit func(Event)
 	Limits    Limits
 }
 

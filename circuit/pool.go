@@ -355,6 +355,7 @@ func (c *Client) start(g *guard, path []*relayInfo) {
 	g.last = c.env.Clock.Now()
 	c.circuits = append(c.circuits, p)
 	p.circuit = newCircuit(&c.wiring, p, hops, false)
+	p.tell(StageBegun, failure{})
 	p.timer = c.env.Clock.AfterFunc(min(c.times.stall(), c.times.late), p.onTimer)
 }
 
@@ -502,6 +503,7 @@ func (p *pooled) onOpen(*circuit) {
 		p.late, p.retired = false, p.retired || len(c.waiting) == 0
 	}
 	c.guards.onExtended(p.guard, true)
+	p.tell(StageOpen, failure{})
 	c.planLater()
 }
 
@@ -521,6 +523,7 @@ func (p *pooled) onCell(*circuit) {
 
 func (p *pooled) onDead(_ *circuit, f failure) {
 	c := p.client
+	p.tell(StageOver, f)
 	p.timer.Stop()
 	c.circuits = slices.DeleteFunc(c.circuits, func(x *pooled) bool { return x == p })
 	c.planLater()

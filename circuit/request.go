@@ -27,7 +27,8 @@ type Request struct {
 
 // Result is what is known of a stream that was opened.
 type Result struct {
-	IP netip.Addr // that the exit connected to; the zero Addr when it does not say
+	IP      netip.Addr // that the exit connected to; the zero Addr when it does not say
+	Circuit uint64     // that carries it, as in Info
 }
 
 // ResolveRequest asks for the addresses of a name or the names of an address.
@@ -99,7 +100,7 @@ func (c *Client) Open(r Request, conn env.Conn, done func(Result, error)) *Handl
 		c.stats.Connected++
 		c.stats.Streams++
 		h.stream, h.carrier = a.stream, a
-		done(Result{IP: connected.IP}, nil)
+		done(Result{IP: connected.IP, Circuit: a.p.id}, nil)
 		h.join()
 	}
 	data, err := cell.Begin{Flags: r.Flags, Address: r.Address, Port: r.Port}.AppendTo(nil)
@@ -270,6 +271,7 @@ func (a *attempt) begin(p *pooled) bool {
 	now := c.env.Clock.Now()
 	if !p.keyed && !h.anyKey {
 		p.keyed, p.key, p.used = true, h.key, now
+		p.tell(StageKeyed, failure{})
 	}
 	p.live++
 	a.p, a.stream, a.since = p, s, now

@@ -25,7 +25,9 @@ type ClientConfig struct {
 	// OnConsensus is told of every consensus that comes into use; it may be nil.
 	OnConsensus func(*directory.Consensus)
 	// OnReady is called once, when a circuit has carried data.
-	OnReady    func()
+	OnReady func()
+	// OnCircuit hears of the life of each circuit, see circuit.Config; nil in the daemon.
+	OnCircuit  func(circuit.Event)
 	Undefended directory.Undefended // zero but in the attack suite
 }
 
@@ -67,7 +69,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	c.circuits = circuit.New(circuit.Config{
 		Env: cfg.Env, Links: c.links, NetworkID: cfg.Network.ID, Budget: c.budget, FlowStats: &c.stats,
 		View: c.follower.Current, Test: cfg.Network.Test, Limits: circuit.DefaultLimits(),
-		Restrict: cfg.Restrict, OnTrouble: c.onTrouble,
+		Restrict: cfg.Restrict, OnTrouble: c.onTrouble, OnCircuit: cfg.OnCircuit,
 	})
 	return c, nil
 }
