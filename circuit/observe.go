@@ -26,6 +26,8 @@ type Event struct {
 	Path  []cert.Identity // guard first; the observer's own
 	Hops  int             // that are part of it
 	Key   string          // the isolation key; empty before StageKeyed
+	// Streams counts the streams and look-ups asked for on it until now, the client's own probes among them.
+	Streams int
 	// Cause and Err say why it is over: the cause in one word, see Causes, and the failure in full.
 	Cause string
 	Err   error
@@ -46,7 +48,7 @@ func (p *pooled) tell(stage Stage, f failure) {
 	if observe == nil {
 		return
 	}
-	e := Event{ID: p.id, Stage: stage, Path: make([]cert.Identity, len(p.path)), Hops: len(p.circuit.layers), Key: p.key}
+	e := Event{ID: p.id, Stage: stage, Path: make([]cert.Identity, len(p.path)), Hops: len(p.circuit.layers), Key: p.key, Streams: p.asked}
 	for i, r := range p.path {
 		e.Path[i] = r.identity
 	}

@@ -35,6 +35,7 @@ type pooled struct {
 	late    bool // not whole after the time that most take: others are built beside it
 	suspect bool // a stream stalled, and nothing has come since
 	live    int  // streams that are asked for or connected
+	asked   int  // streams ever
 	claimed bool // by the plan being made: what waits for it while it is built
 	claim   string
 	room    int

@@ -269,11 +269,12 @@ func (a *attempt) begin(p *pooled) bool {
 		return false
 	}
 	now := c.env.Clock.Now()
+	p.live++
+	p.asked++
 	if !p.keyed && !h.anyKey {
 		p.keyed, p.key, p.used = true, h.key, now
 		p.tell(StageKeyed, failure{})
 	}
-	p.live++
 	a.p, a.stream, a.since = p, s, now
 	c.guards.confirm(p.guard)
 	a.stall = c.env.Clock.AfterFunc(c.times.stall(), a.onStall)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cepa/cell"
+	"cepa/cert"
 	"cepa/circuit"
 	"cepa/env"
 )
@@ -21,6 +22,7 @@ type FlowSpec struct {
 	Exchanges int   // 0 is 1
 	Pause     time.Duration
 	Isolation string
+	Workload  string // a name for tables
 	// Patience is how long the application waits for progress before it gives up; 0 is for ever.
 	Patience time.Duration
 }
@@ -36,6 +38,10 @@ type Flow struct {
 	Opened, Connected, First, Last, Ended env.Mono
 	Up, Down                              int64 // bytes of the payload that went and came
 	Err                                   error // nil, when it is over, if it went well
+	// Circuit is that of the client's which carries it, as in circuit.Event; 0 before Connected.
+	Circuit uint64
+	// Path has its relays, guard first; nobody modifies it.
+	Path []cert.Identity
 
 	life uint32
 	app  *app
@@ -79,8 +85,8 @@ func (w *World) Flows() []*Flow { return w.flows }
 // KeepFlows has Flows keep what is over, or not: then OnFlow is the only one to hear.
 func (w *World) KeepFlows(keep bool) { w.dropFlows = !keep }
 
-// OnFlow has f told of the end of each stream.
-func (w *World) OnFlow(f func(*Flow)) { w.onFlow = f }
+// OnFlow has f told of the end of each stream, besides others that are.
+func (w *World) OnFlow(f func(*Flow)) { w.onFlow = append(w.onFlow, f) }
 
 func (w *World) keep(f *Flow) {
 	if w.dropFlows && len(w.flows) > 1024 && len(w.flows) > 2*w.openFlows {
@@ -128,12 +134,12 @@ func (a *app) open(c *Client) {
 		key = a.w.defects.isolation(key)
 	}
 	a.w.trace.add(a.w, f.Client, KindFlow, f.ID, 0)
-	a.handle = c.Node.Open(circuit.Request{Address: address, Port: f.Spec.Port, Isolation: key}, a, func(_ circuit.Result, err error) {
+	a.handle = c.Node.Open(circuit.Request{Address: address, Port: f.Spec.Port, Isolation: key}, a, func(r circuit.Result, err error) {
 		if err != nil {
 			a.finish(err)
 			return
 		}
-		f.Connected = a.w.now
+		f.Connected, f.Circuit, f.Path = a.w.now, r.Circuit, c.paths[r.Circuit]
 		if circuit := a.w.watch.current; circuit > 0 {
 			for _, c := range a.w.checkers {
 				c.OnAttached(a.w, f, circuit)
@@ -183,8 +189,8 @@ func (a *app) finish(err error) {
 	for _, c := range w.checkers {
 		c.OnFlowEnd(w, f)
 	}
-	if w.onFlow != nil {
-		w.onFlow(f)
+	for _, tell := range w.onFlow {
+		tell(f)
 	}
 	if a.done != nil {
 		w.after(f.Client, 0, KindNone, func() { a.done(f) })

@@ -86,6 +86,7 @@ type Host struct {
 	skew       time.Duration
 
 	up, down access
+	meter    Meter
 	disk     disk
 
 	watched bool // checkers see its circuits
@@ -399,5 +400,7 @@ func (p pool) Offload(work, done func()) {
 		at = max(at, h.cores[first])
 		h.cores[first] = at.Add(h.cpu.Offload)
 	}
+	h.meter.Offloaded++
+	h.meter.Pool += h.cpu.Offload
 	h.w.after(h, at.Add(h.cpu.Offload).Sub(h.w.now), KindOffload, func() { work(); done() })
 }

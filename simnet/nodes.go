@@ -31,13 +31,14 @@ type Network struct {
 	Relays  []*Relay           // authorities among them, in the order in which they were made
 	Clients []*Client
 
-	w    *World
-	port uint16
+	w          *World
+	port       uint16
+	byIdentity map[cert.Identity]*Relay
 }
 
 // Found makes an overlay: keys for its authorities, and the network file that they sign.
 func (w *World) Found(spec NetworkSpec) (*Network, error) {
-	n := &Network{w: w, port: spec.Port}
+	n := &Network{w: w, port: spec.Port, byIdentity: make(map[cert.Identity]*Relay)}
 	if n.port == 0 {
 		n.port = 9001
 	}
@@ -128,6 +129,7 @@ func (r *Relay) Start() error {
 	if r.Keys, err = node.LoadKeys(keyed, r.n.File); err != nil {
 		return fmt.Errorf("starting %s: %w", h.Name, err)
 	}
+	r.n.byIdentity[r.Keys.Identity()] = r
 	r.gossip = newEpidemic(w, h, r.n.File, r.Keys.Identity())
 	r.Node, err = node.NewRelay(node.RelayConfig{
 		Env: h.env, Network: r.n.File, Keys: r.Keys, Addresses: []netip.AddrPort{netip.AddrPortFrom(h.Address, r.n.port)},
@@ -235,6 +237,7 @@ type Client struct {
 
 	spec    ClientSpec
 	n       *Network
+	paths   map[uint64][]cert.Identity // of its circuits
 	onReady []func()
 	users   int
 	stopped bool
@@ -260,11 +263,12 @@ func (c *Client) Start() (err error) {
 	h.watched = true
 	e := h.env
 	e.Network = nil // a client has no way to the clear net
-	c.Ready, c.stopped = 0, false
+	c.Ready, c.stopped, c.paths = 0, false, make(map[uint64][]cert.Identity)
 	c.Node, err = node.NewClient(node.ClientConfig{
 		Env: e, Network: c.n.File, MemoryBytes: c.spec.MemoryMiB << 20,
 		OnProgress: func(percent int, doing, waiting string) { c.Percent, c.Doing, c.Waiting = percent, doing, waiting },
 		OnReady:    c.becomeReady,
+		OnCircuit:  c.onCircuit,
 		OnConsensus: func(x *directory.Consensus) {
 			for _, checker := range w.checkers {
 				checker.OnConsensus(w, h, x)

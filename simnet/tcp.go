@@ -29,6 +29,7 @@ type end struct {
 	place int   // in host.ends; -1 when it is not there
 	lat   int64 // one way to the far end, ns
 	link  bool
+	meter *LinkMeter // nil when nobody wants it
 
 	// Sending.
 	queue    pieces // given to Write, not yet to the kernel
@@ -102,7 +103,7 @@ func (w *World) connect(a, b *Host, link bool) (near, far *end) {
 func (w *World) newEnd(h, to *Host, link bool) *end {
 	e := &end{
 		w: w, host: h, lat: w.latency.oneWay[h.region][to.region], link: link, paused: true,
-		window: windowStart, limit: windowMost, used: w.now, place: len(h.ends),
+		window: windowStart, limit: windowMost, used: w.now, place: len(h.ends), meter: w.meterOf(h, to, link),
 	}
 	h.ends = append(h.ends, e)
 	e.flushing.kind, e.flushing.fire = KindFlush, e.flush
@@ -215,6 +216,9 @@ func (e *end) room() int { return readerStart + 2*e.read - e.held }
 func (e *end) leave(n int) {
 	p, buffer := e.kernel.first(n)
 	e.under += len(p)
+	if e.meter != nil {
+		e.meter.Bytes += int64(len(p))
+	}
 	e.used = e.w.now
 	if e.peak < e.under || e.w.now >= e.peakEnd {
 		e.peak, e.peakEnd = e.under, e.w.now.Add(e.trip())
@@ -231,7 +235,9 @@ func (e *end) travel(s segment, n int) {
 	packets := int64(n+segmentMSS-1) / segmentMSS
 	at := w.now
 	if n > 0 {
-		at = h.up.pass(at, int64(n)+packets*(segmentMTU-segmentMSS))
+		wire := int64(n) + packets*(segmentMTU-segmentMSS)
+		h.meter.Up += wire
+		at = h.up.pass(at, wire)
 	}
 	at = at.Add(w.delay(h, e.far.host, e.lat))
 	if p := h.loss; p > 0 && n > 0 && h.dice.Uint64()>>32 < min(p*uint64(packets), 1<<32-1) {
@@ -297,7 +303,9 @@ func (e *end) arrive() {
 		down := &far.host.down
 		full := down.free.Sub(w.now) > far.host.spec.Buffer
 		packets := int64(n+segmentMSS-1) / segmentMSS
-		done = down.pass(done, int64(n)+packets*(segmentMTU-segmentMSS))
+		wire := int64(n) + packets*(segmentMTU-segmentMSS)
+		far.host.meter.Down += wire
+		done = down.pass(done, wire)
 		if full {
 			s.lost = true
 			done = done.Add(e.trip())

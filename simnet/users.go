@@ -92,7 +92,7 @@ func (u *user) act() {
 	for range max(1, u.load.Flows) {
 		spec := FlowSpec{
 			Host: u.load.Host, Port: u.load.Port, Up: u.size(u.load.Up), Down: u.size(u.load.Down), Exchanges: u.load.Exchanges,
-			Pause: u.load.Pause, Isolation: key, Patience: u.load.Patience,
+			Pause: u.load.Pause, Isolation: key, Patience: u.load.Patience, Workload: u.load.Name,
 		}
 		u.open++
 		u.c.Open(spec, func(f *Flow) { u.ended(f, began) })

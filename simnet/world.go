@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"cepa/circuit"
 	"cepa/env"
 )
 
@@ -60,7 +61,13 @@ type World struct {
 	nextFlow  uint64
 	openFlows int
 	dropFlows bool
-	onFlow    func(*Flow)
+	onFlow    []func(*Flow)
+	onCircuit []func(*Client, circuit.Event)
+
+	samplers []*sampler
+	sampleAt env.Mono                // when the next of them is due
+	meters   map[[2]int32]*LinkMeter // by their hosts; nil while nobody asked
+	metered  []*LinkMeter
 }
 
 // New makes an empty world at its beginning.
@@ -69,7 +76,7 @@ func New(cfg Config) *World {
 		cfg: cfg, epoch: cfg.Epoch, latency: cfg.Latency,
 		byName: make(map[string]*Host), byAddr: make(map[netip.Addr]*Host),
 		names: make(map[string][]netip.Addr), reverse: make(map[netip.Addr][]string),
-		blocked: make(map[[2]int32]bool),
+		blocked: make(map[[2]int32]bool), sampleAt: maxMono,
 	}
 	if w.epoch.IsZero() {
 		w.epoch = Epoch
@@ -102,7 +109,7 @@ func (w *World) Run(d time.Duration) {
 	end := w.now.Add(d)
 	for w.step(end) {
 	}
-	w.now = end
+	w.pass(end)
 }
 
 // RunUntil runs events until cond holds, which is asked between any two events. It reports false if
@@ -111,7 +118,7 @@ func (w *World) RunUntil(limit time.Duration, cond func() bool) bool {
 	end := w.now.Add(limit)
 	for !cond() {
 		if !w.step(end) {
-			w.now = end
+			w.pass(end)
 			return cond()
 		}
 	}
@@ -154,7 +161,7 @@ func (w *World) step(end env.Mono) bool {
 	if e == nil {
 		return false
 	}
-	w.now = e.at
+	w.pass(e.at)
 	w.inside = true
 	w.dispatch(e)
 	w.inside = false
@@ -195,6 +202,7 @@ func (w *World) perform(h *Host, e *event) {
 	}
 	e.fire()
 	if h.cost > 0 {
+		h.meter.Loop += h.cost
 		h.busy = w.now.Add(h.cost)
 		h.cost = 0
 	}
