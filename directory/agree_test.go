@@ -2,9 +2,11 @@ package directory
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
+	"cepa/cert"
 	"cepa/env"
 )
 
@@ -205,6 +207,47 @@ func TestMinorityDownAndBack(t *testing.T) {
 			t.Errorf("%d authorities: no consensus soon after a quorum is back", n)
 		}
 		c.check(n)
+	}
+}
+
+// TestRelaysThatAreBackAreListedWithinAnInterval: relays that were gone for a while, as behind a partition, run again in
+// a consensus in use one interval after they can be reached again, whenever in an interval that is; and one consensus
+// more than usual is made for it, not more.
+func TestRelaysThatAreBackAreListedWithinAnInterval(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 3, 4, 7} {
+		for seed := range uint64(4) {
+			c := newCouncil(t, seed, n, 0, func(n *Network) { n.Parameters[UnreachableSeconds] = int64(seed%2) * 86400 })
+			c.startAll()
+			c.f.Run(8 * time.Second)
+			gone := c.relays[0].descriptor.Identity
+			c.dark = map[cert.Identity]bool{gone: true}
+			running := func(s *seat) bool {
+				r := s.follower.Current().Lookup(gone)
+				return r != nil && r.Flags.Has(FlagRunning)
+			}
+			g := c.agenda()
+			if !c.f.RunUntil(4*g.interval, func() bool { return !slices.ContainsFunc(c.seats, running) }) {
+				t.Fatalf("%d authorities, seed %d: a relay that is gone still runs", n, seed)
+			}
+			next := g.slotOf(c.wall()).Add(2 * g.interval)
+			heals := g.begin(next).Add(g.delta / 8) // when the votes have just been cast
+			if seed%2 == 1 {
+				heals = next.Add(-time.Duration(c.rng.Int64N(int64(g.interval))))
+			}
+			c.f.Run(heals.Sub(c.wall()))
+			clear(c.dark)
+			healed, before := c.wall(), len(c.seats[0].heads)
+			lacks := func(s *seat) bool { return !running(s) }
+			if !c.f.RunUntil(g.interval, func() bool { return !slices.ContainsFunc(c.seats, lacks) }) {
+				t.Errorf("%d authorities, seed %d, healed %v into an interval: a relay is not back after another", n, seed, healed.Sub(g.slotOf(healed)))
+			}
+			c.f.Run(healed.Add(4 * g.interval).Sub(c.wall()))
+			if made := len(c.seats[0].heads) - before; made > 5 {
+				t.Errorf("%d authorities, seed %d: %d consensuses in 4 intervals", n, seed, made)
+			}
+			c.check(n)
+		}
 	}
 }
 

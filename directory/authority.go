@@ -309,7 +309,7 @@ func (a *Authority) request(q Request, from *env.Peer) []byte {
 }
 
 // signAlone makes the consensus of the present slot if there is none yet and there are enough relays, and else waits
-// for the next slot or for relays. It serves a network with one authority.
+// for the next slot or for relays. When many relays are back, slots are as long as a period. It serves a network with one authority.
 func (a *Authority) signAlone() {
 	if a.busy {
 		return
@@ -320,11 +320,16 @@ func (a *Authority) signAlone() {
 	if a.last != nil && a.last.validAfter.After(signed) {
 		signed = a.last.validAfter
 	}
+	wait := slot.Add(a.agenda.interval).Sub(wall)
+	if !slot.After(signed) && a.manyBack() {
+		slot = a.agenda.lastSession(wall)
+		wait = slot.Add(a.agenda.period).Sub(wall)
+	}
 	if !slot.After(signed) {
 		if ahead := signed.Sub(wall); ahead > a.agenda.interval {
 			a.gripes.warn("the clock has been set back: nothing will be signed until it passes the last consensus", "valid_after", signed)
 		}
-		a.slot.Reset(min(slot.Add(a.agenda.interval).Sub(wall), time.Minute)) // a clock may jump
+		a.slot.Reset(min(wait, time.Minute)) // a clock may jump
 		return
 	}
 	v := a.vote(slot, wall)

@@ -28,7 +28,8 @@ type council struct {
 	sent     map[RequestKind]int
 	signed   map[time.Time]map[cert.Identity]cert.Digest // by honest authorities, as anybody could see it
 	adopted  map[time.Time]cert.Digest
-	violated string // the first promise that was broken
+	dark     map[cert.Identity]bool // relays that nobody reaches
+	violated string                 // the first promise that was broken
 
 	fewerRounds int // than the protocol has, to see that the tests notice
 }
@@ -161,8 +162,14 @@ func (s *seat) crash() {
 }
 
 // Probe implements Prober.
-func (s *seat) Probe(_ env.Target, done func(error)) {
-	s.node.Env.Clock.AfterFunc(time.Millisecond, func() { done(nil) })
+func (s *seat) Probe(to env.Target, done func(error)) {
+	s.node.Env.Clock.AfterFunc(time.Millisecond, func() {
+		if s.c.dark[to.Identity] {
+			done(errUnreachable)
+			return
+		}
+		done(nil)
+	})
 }
 
 // Fetch implements Fetcher.

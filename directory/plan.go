@@ -48,7 +48,7 @@ func (a *Authority) onTick() {
 }
 
 // wants says whether this authority is to vote in a session: it is a regular one, or nobody has shown it a consensus
-// that will be fresh then, and it has done neither before.
+// that will be fresh then, or many relays are back that the newest one does not have, and it has not voted in it before.
 func (a *Authority) wants(at time.Time) bool {
 	newest := a.cfg.Follower.Newest()
 	if ahead := a.voted.Sub(at); ahead > a.agenda.interval {
@@ -57,7 +57,7 @@ func (a *Authority) wants(at time.Time) bool {
 	switch {
 	case !a.maySign(at) || !at.After(a.voted):
 		return false
-	case newest != nil && !a.agenda.isRegular(at) && at.Before(newest.FreshUntil):
+	case newest != nil && !a.agenda.isRegular(at) && at.Before(newest.FreshUntil) && !a.manyBack():
 		return false
 	case !a.caughtUp(at):
 		a.stats.Abstained++
@@ -154,7 +154,7 @@ func (a *Authority) closeSession(s *session) {
 	switch {
 	case len(votes) < a.network.Quorum:
 		a.stats.FewVotes++
-		if a.settled {
+		if newest := a.cfg.Follower.Newest(); a.settled && (newest == nil || !s.at.Before(newest.FreshUntil)) {
 			a.gripes.warn("no consensus in this session: too few votes", "valid_after", s.at, "votes", len(votes), "wanted", a.network.Quorum)
 		} else {
 			a.log.Debug("no consensus in this session: too few votes", "valid_after", s.at, "votes", len(votes), "wanted", a.network.Quorum)

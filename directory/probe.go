@@ -21,6 +21,8 @@ type standing struct {
 	lastSeen  time.Time // when it was last found reachable
 
 	reached  []netip.AddrPort // where it answered when last probed, in the order of its descriptor
+	backAt   time.Time        // when it was last found again after it had gone; zero when it has not
+	tried    env.Mono         // when it was last begun to probe it
 	failures int              // probes that reached nothing, in a row
 	probed   bool             // since the start
 	open     bool             // being probed, or queued for it
@@ -38,10 +40,12 @@ func (s *standing) up() bool { return len(s.reached) > 0 }
 
 const (
 	maxProbes      = 32               // at once
-	probeTimeout   = 15 * time.Second // for one address
+	maxProbeTime   = 15 * time.Second // for one address
+	minProbeTime   = 3 * time.Second
 	maxProbeEvery  = 20 * time.Minute
 	minProbeEvery  = time.Second
-	downAfter      = 2 // probes in a row that reached nothing
+	downAfter      = 2  // probes in a row that reached nothing
+	soonBack       = 12 // intervals for which a relay that has gone is looked for more often than others
 	forgetRelay    = 30 * 24 * time.Hour
 	maxHistory     = MaxRelays
 	historyRecord  = 32 + 3*8
@@ -57,6 +61,16 @@ func (a *Authority) probeEvery() time.Duration {
 // proofLife is how long an open link proves that the relay still listens where it was dialled: the link stays when the
 // relay has long gone from there.
 func (a *Authority) proofLife() time.Duration { return min(8*a.probeEvery(), maxProbeEvery) }
+
+// probeTimeout is how long an address has to answer.
+func (a *Authority) probeTimeout() time.Duration {
+	return min(max(a.network.Interval()/4, minProbeTime), maxProbeTime)
+}
+
+// quickProbe is how often a relay is probed that has not been gone for long, as after a partition.
+func (a *Authority) quickProbe() time.Duration {
+	return min(max(a.network.Interval()/10, minProbeEvery), a.probeEvery())
+}
 
 // onDescriptor hears that what the Agent holds of a relay has changed.
 func (a *Authority) onDescriptor(id cert.Identity) {
@@ -109,11 +123,18 @@ func (a *Authority) makeRoom() {
 }
 
 // LinkUp is told of every link with a relay. One that was dialled from here proves that the relay listens there, for
-// a while, or until it goes down.
+// a while, or until it goes down. One that comes from a relay that cannot be reached is a reason to look again, as long
+// as that makes not many more probes: a relay may say of any address that it is its own.
 func (a *Authority) LinkUp(p *env.Peer) {
+	now := a.env.Clock.Now()
 	if p.Dialled {
 		links := slices.DeleteFunc(a.links[p.Identity], func(o proof) bool { return o.addr == p.Address })
-		a.links[p.Identity] = append(links, proof{p.Address, a.env.Clock.Now()})
+		a.links[p.Identity] = append(links, proof{p.Address, now})
+	}
+	s := a.relays[p.Identity]
+	if a.running && s != nil && s.timer != nil && !s.up() && a.cfg.Agent.store.entries[s.id] != nil &&
+		(p.Dialled || now.Sub(s.tried) >= a.quickProbe()/2) {
+		s.timer.Reset(0)
 	}
 }
 
@@ -154,7 +175,7 @@ func (a *Authority) wantProbe(s *standing) {
 		a.onReached(s, e.Addresses)
 		return
 	}
-	s.open = true
+	s.open, s.tried = true, now
 	a.probing.queue = append(a.probing.queue, s)
 	a.pumpProbes()
 }
@@ -199,7 +220,7 @@ func (a *Authority) probeNext(s *standing, addrs, reached []netip.AddrPort) {
 		}
 		a.probeNext(s, addrs[1:], reached)
 	}
-	timer := a.env.Clock.AfterFunc(probeTimeout, func() { finish(errNoAnswer) })
+	timer := a.env.Clock.AfterFunc(a.probeTimeout(), func() { finish(errNoAnswer) })
 	a.cfg.Prober.Probe(env.Target{Identity: s.id, Addresses: []netip.AddrPort{addr}}, func(err error) {
 		timer.Stop()
 		finish(err)
@@ -225,9 +246,12 @@ func (a *Authority) onProbed(s *standing, reached []netip.AddrPort) {
 			a.log.Info("a relay can no longer be reached", "relay", s.id.Short())
 		}
 	}
-	wait := max(a.network.Interval()/20, 100*time.Millisecond)
+	wait, most := max(a.network.Interval()/20, 100*time.Millisecond), a.probeEvery()
+	if !s.firstSeen.IsZero() && a.env.Clock.Wall().Sub(s.lastSeen) < soonBack*a.network.Interval() {
+		most = a.quickProbe()
+	}
 	for range min(s.failures-1, 30) {
-		wait = min(2*wait, a.probeEvery())
+		wait = min(2*wait, most)
 	}
 	s.timer.Reset(wait + a.cfg.Agent.randomTime(wait/4))
 }
@@ -236,6 +260,9 @@ func (a *Authority) onProbed(s *standing, reached []netip.AddrPort) {
 func (a *Authority) onReached(s *standing, addrs []netip.AddrPort) {
 	wall := a.env.Clock.Wall()
 	if !s.up() {
+		if s.probed && !s.firstSeen.IsZero() {
+			s.backAt = wall
+		}
 		a.newcomer = a.env.Clock.Now()
 		a.wake(0) // what could not be made in this slot perhaps can be now
 	}
@@ -248,6 +275,25 @@ func (a *Authority) onReached(s *standing, addrs []netip.AddrPort) {
 	s.reached, s.failures, s.lastSeen, s.probed = slices.Clone(addrs), 0, wall, true
 	every := a.probeEvery()
 	s.timer.Reset(every - every/4 + a.cfg.Agent.randomTime(every/4))
+}
+
+// manyBack says whether many relays are back that the newest consensus cannot have as running, as when a partition has
+// healed: they came when its votes had been cast, and are an eighth or more of those that it has.
+func (a *Authority) manyBack() bool {
+	c := a.cfg.Follower.Current()
+	if c == nil || c.Head.Digest != a.cfg.Follower.Newest().Digest {
+		return false
+	}
+	cast, back := a.agenda.begin(c.Head.ValidAfter), 0
+	for _, s := range a.relays { // order: counts only
+		if !s.up() || s.backAt.Before(cast) || a.cfg.Agent.store.entries[s.id] == nil {
+			continue
+		}
+		if r := c.Lookup(s.id); r == nil || !r.Flags.Has(FlagRunning) {
+			back++
+		}
+	}
+	return back > 0 && back*8 >= c.Count(FlagRunning)
 }
 
 // unprobed says whether a relay with a descriptor has not been tried since the start.

@@ -23,7 +23,8 @@ type agenda struct {
 }
 
 // newAgenda makes the agenda of a network. Sessions at multiples of the interval are regular; those at other multiples
-// of the period are held only when no consensus is known that is fresh at their time.
+// of the period are held only when no consensus is known that is fresh at their time, or when many relays are back that
+// the newest does not have.
 func newAgenda(n *Network) agenda {
 	faulty := (len(n.Authorities) - 1) / 3
 	interval := n.Interval()
@@ -68,6 +69,12 @@ func (g agenda) next(wall time.Time) time.Time {
 // round is that of a session which a time is in: 1 also before its begin.
 func (g agenda) round(at, wall time.Time) int {
 	return 1 + max(int(wall.Sub(g.begin(at))/g.delta), 0)
+}
+
+// lastSession is the last time, not after wall, that a session may be for.
+func (g agenda) lastSession(wall time.Time) time.Time {
+	p := g.period.Milliseconds()
+	return time.UnixMilli(wall.UnixMilli() / p * p).UTC()
 }
 
 // slotOf returns the beginning of the interval that contains t.
