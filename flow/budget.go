@@ -27,6 +27,7 @@ type Budget struct {
 	chunks      *chunk
 	freeChunks  int
 	messages    []cell.Message // scratch of OnPayload
+	defect      Defect
 }
 
 // holder is a part of the node that holds bytes of the budget.
@@ -35,6 +36,8 @@ type holder interface {
 	// victims appends what could be taken from the holder.
 	victims(dst []victim, now env.Mono) []victim
 	slot() *int // where the holder keeps its place in Budget.holders
+	// sound verifies windows, beyond what is held.
+	sound() error
 }
 
 // victim is one circuit's queue or one stream.
@@ -125,12 +128,16 @@ func (b *Budget) reclaim(now env.Mono) {
 
 func (v victim) cost() uint64 { return uint64(v.bytes) * uint64(max(v.age.Milliseconds(), 0)+1) }
 
-// Check verifies that the bytes that all parts of the node hold add up to Used. It is for
+// Check verifies that the bytes that all parts of the node hold add up to Used, and that every
+// window of a stream or circuit is with the peer, in what this end holds, or to be returned. It is for
 // tests, and takes time proportional to all that is held.
 func (b *Budget) Check() error {
 	sum := 0
 	for _, h := range b.holders {
 		sum += h.held()
+		if err := h.sound(); err != nil {
+			return err
+		}
 	}
 	if sum != b.used {
 		return fmt.Errorf("budget: %d bytes are held, %d are accounted for", sum, b.used)

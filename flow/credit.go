@@ -32,6 +32,9 @@ func (ls *Links) batch(window int) int {
 func (g *Leg) returned() {
 	v := &g.in
 	v.freed++
+	if g.link.links.budget.defect == DefectCredit {
+		v.freed++
+	}
 	v.window.low = min(v.window.low, v.waiting())
 	g.offer()
 }

@@ -421,6 +421,9 @@ func (m *Mux) packData(p *cell.Packer) bool {
 	p.Commit(len(place))
 	m.window -= len(place)
 	s.window -= len(place)
+	if m.budget.defect == DefectWindow {
+		s.window -= len(place)
+	}
 	m.stats.StreamBytesOut += uint64(len(place))
 	s.inReady.remove()
 	s.moved()

@@ -29,6 +29,7 @@ type ClientConfig struct {
 	// OnCircuit hears of the life of each circuit, see circuit.Config; nil in the daemon.
 	OnCircuit  func(circuit.Event)
 	Undefended directory.Undefended // zero but in the attack suite
+	Defect     Defect               // zero but in tests of checkers
 }
 
 // Client is a node that uses the network and carries nothing for others.
@@ -54,6 +55,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	cfg.Network = directory.NewestNetwork(cfg.Env.Store, cfg.Env.Log, cfg.Network)
 	c := &Client{cfg: cfg, env: cfg.Env, budget: flow.NewBudget(cfg.MemoryBytes)}
+	c.budget.Seed(cfg.Defect)
 	c.links = newLinks(cfg.Env, cfg.Network, c.budget, &c.stats, c, nil)
 	c.fetch = circuit.NewDirectory(circuit.DirectoryConfig{
 		Env: cfg.Env, Links: c.links, NetworkID: cfg.Network.ID, Budget: c.budget, FlowStats: &c.stats,

@@ -43,6 +43,7 @@ type RelayConfig struct {
 	// Directory wraps who answers directory requests, in the relays of the attack suite; nil in the daemon.
 	Directory  func(relay.Directory) relay.Directory
 	Undefended directory.Undefended // zero but in the attack suite
+	Defect     Defect               // zero but in tests of checkers
 	// Encapsulate replaces ML-KEM's own randomness, in a simulation; nil in the daemon.
 	Encapsulate func(*mlkem.EncapsulationKey768) (sharedKey, ciphertext []byte)
 }
@@ -85,6 +86,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	}
 	cfg.Network = directory.NewestNetwork(cfg.Env.Store, cfg.Env.Log, cfg.Network)
 	r := &Relay{cfg: cfg, env: cfg.Env, budget: flow.NewBudget(cfg.MemoryBytes)}
+	r.budget.Seed(cfg.Defect)
 	r.links = newLinks(cfg.Env, cfg.Network, r.budget, &r.stats, r, r.vouchedFor)
 	r.fetch = circuit.NewDirectory(circuit.DirectoryConfig{
 		Env: cfg.Env, Links: r.links, NetworkID: cfg.Network.ID, Budget: r.budget, FlowStats: &r.stats,

@@ -7,6 +7,7 @@ import (
 	"cepa/cell"
 	"cepa/cert"
 	"cepa/directory"
+	"cepa/node"
 )
 
 // Checker watches a run and calls World.Violate when something happens that must not, whatever the
@@ -24,6 +25,12 @@ type Checker interface {
 	OnAttached(w *World, f *Flow, circuit uint64)
 	// OnFlowEnd tells that a stream has its result.
 	OnFlowEnd(w *World, f *Flow)
+	// OnExtend tells that a client asked the first relay of a circuit to extend it: that relay is a guard of it.
+	OnExtend(w *World, client, first *Host)
+	// OnInspect is called now and then between two events: the accounts of the host's node can be looked at.
+	OnInspect(w *World, h *Host)
+	// OnCalm tells that the last fault is over: see World.Calm.
+	OnCalm(w *World)
 	// Finish is called when a run is over: see World.Finish.
 	Finish(w *World)
 }
@@ -35,6 +42,9 @@ func (Silent) OnConsensus(*World, *Host, *directory.Consensus) {}
 func (Silent) OnFlowData(*World, *Flow, bool, int64, []byte)   {}
 func (Silent) OnAttached(w *World, f *Flow, circuit uint64)    {}
 func (Silent) OnFlowEnd(*World, *Flow)                         {}
+func (Silent) OnExtend(w *World, client, first *Host)          {}
+func (Silent) OnInspect(*World, *Host)                         {}
+func (Silent) OnCalm(*World)                                   {}
 func (Silent) Finish(*World)                                   {}
 
 // Watch adds checkers.
@@ -42,7 +52,10 @@ func (w *World) Watch(c ...Checker) { w.checkers = append(w.checkers, c...) }
 
 // Checkers are all that this package has, new.
 func Checkers() []Checker {
-	return []Checker{&BytesChecker{}, &ResultChecker{}, &IsolationChecker{}, &ConsensusChecker{}, &LeftoverChecker{}}
+	return []Checker{
+		&BytesChecker{}, &ResultChecker{}, &IsolationChecker{}, &ConsensusChecker{}, &AccountsChecker{}, &LivenessChecker{},
+		&GuardChecker{}, &LeftoverChecker{},
+	}
 }
 
 // Finish has the checkers look at what is left, and returns all violations. Who calls it has
@@ -240,15 +253,22 @@ type watch struct {
 	last    uint64 // number of the circuit that was begun last
 }
 
-// sent looks for circuits that begin.
+// sent looks for circuits that begin, and for those that are extended.
 func (x *watch) sent(l *link, cells []byte) {
 	for ; len(cells) > 0; cells = cells[cell.Size:] {
-		if cell.Command(cells[4]&0x7f) == cell.CommandCreate {
+		switch cell.Command(cells[4] & 0x7f) {
+		case cell.CommandCreate:
 			if l.circuits == nil {
 				l.circuits = make(map[uint32]uint64)
 			}
 			x.last++
 			l.circuits[circuitID(cells)] = x.last
+		case cell.CommandRelayEarly: // or a circuit of one hop begins with it, for the directory
+			if l.host.extends != nil && l.host.extends(l.peer.Identity) {
+				for _, c := range l.w.checkers {
+					c.OnExtend(l.w, l.host, l.far.host)
+				}
+			}
 		}
 	}
 }
@@ -281,4 +301,5 @@ type defects struct {
 	reply     func(f *Flow, offset int64, p []byte) // spoils what a server answers
 	isolation func(key string) string               // in place of what the application asks for
 	deaf      func(f *Flow) bool                    // the application never hears the end
+	node      func(h *Host) node.Defect             // in the code of a node
 }

@@ -89,7 +89,9 @@ type Host struct {
 	meter    Meter
 	disk     disk
 
-	watched bool // checkers see its circuits
+	watched bool                     // checkers see its circuits
+	check   func() error             // verifies the accounts of the node on it
+	extends func(cert.Identity) bool // says whether the client on it has a circuit, or begins one, that goes on from there
 
 	silent bool          // nothing comes or goes
 	part   int32         // of a partitioned network
@@ -236,7 +238,8 @@ func (h *Host) end(reset bool) {
 		return
 	}
 	h.w.trace.add(h.w, h, KindCrash, 0, 0)
-	h.alive = false
+	h.w.calm = false
+	h.alive, h.check, h.extends = false, nil, nil
 	h.life++
 	h.handler = nil
 	clear(h.listeners)
@@ -255,6 +258,7 @@ func (h *Host) end(reset bool) {
 func (h *Host) Silence(silent bool) {
 	h.silent = silent
 	h.w.faulty = true
+	h.w.disturb(silent)
 }
 
 // Part puts the host into a part of the network. Hosts in different parts do not reach each other; all
@@ -262,11 +266,13 @@ func (h *Host) Silence(silent bool) {
 func (h *Host) Part(part int) {
 	h.part = int32(part)
 	h.w.faulty = true
+	h.w.disturb(part != 0)
 }
 
 // Cut makes two hosts unreachable for each other, or reachable again.
 func (w *World) Cut(a, b *Host, cut bool) {
 	w.faulty = true
+	w.disturb(cut)
 	if cut {
 		w.blocked[pairOf(a, b)] = true
 	} else {
@@ -285,10 +291,16 @@ func (w *World) reach(a, b *Host) bool {
 }
 
 // Clog adds a delay to all that comes or goes, from now on.
-func (h *Host) Clog(extra time.Duration) { h.extra = h.spec.Mile + extra }
+func (h *Host) Clog(extra time.Duration) {
+	h.extra = h.spec.Mile + extra
+	h.w.disturb(extra > 0)
+}
 
 // Loss makes some of the packets from the host disappear: so many in a million.
-func (h *Host) Loss(perMillion uint64) { h.loss = (perMillion << 32) / 1_000_000 }
+func (h *Host) Loss(perMillion uint64) {
+	h.loss = (perMillion << 32) / 1_000_000
+	h.w.disturb(perMillion > 0)
+}
 
 // Rates changes the access link; 0 is without limit.
 func (h *Host) Rates(up, down int64) { h.up.rate, h.down.rate = up, down }
@@ -299,6 +311,7 @@ func (h *Host) SlowDisk(d time.Duration) { h.spec.Disk = d }
 // SetClock sets the clock ahead of the right time by skew, a jump, and has it run faster than it
 // should by drift parts in a million from now on.
 func (h *Host) SetClock(skew time.Duration, drift int) {
+	h.w.disturb(skew != 0 || drift != 0)
 	now := h.now()
 	// The civil time is epoch + now + skew, so what drift has added comes off the skew.
 	h.skew = skew - now.Sub(h.w.now)
@@ -383,8 +396,8 @@ func (t *timer) fire() {
 	t.f()
 }
 
-// pool implements env.Pool: computations wait for a core, take what the host's CPU says, and are
-// made when they are done.
+// pool implements env.Pool: computations wait for a core, and take what the host's CPU says. They are made meanwhile, by
+// whoever has time (see package parallel), and at the latest in the event in which they are done.
 type pool struct{ h *Host }
 
 func (p pool) Offload(work, done func()) {
@@ -402,5 +415,6 @@ func (p pool) Offload(work, done func()) {
 	}
 	h.meter.Offloaded++
 	h.meter.Pool += h.cpu.Offload
-	h.w.after(h, at.Add(h.cpu.Offload).Sub(h.w.now), KindOffload, func() { work(); done() })
+	finish := h.w.pool.Start(work)
+	h.w.after(h, at.Add(h.cpu.Offload).Sub(h.w.now), KindOffload, func() { finish(); done() })
 }

@@ -6,10 +6,12 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
 	"cepa/cert"
+	"cepa/circuit"
 	"cepa/directory"
 	"cepa/env"
 	"cepa/node"
@@ -64,6 +66,9 @@ func (w *World) Found(spec NetworkSpec) (*Network, error) {
 	var err error
 	if n.File, err = directory.NewNetwork(file, signers...); err != nil {
 		return nil, err
+	}
+	if w.memo != nil {
+		n.File = n.File.Remember(w.memo)
 	}
 	w.networks = append(w.networks, n)
 	w.Flush()
@@ -134,7 +139,7 @@ func (r *Relay) Start() error {
 	r.Node, err = node.NewRelay(node.RelayConfig{
 		Env: h.env, Network: r.n.File, Keys: r.Keys, Addresses: []netip.AddrPort{netip.AddrPortFrom(h.Address, r.n.port)},
 		Policy: policy, MemoryBytes: r.spec.MemoryMiB << 20, Bandwidth: r.spec.Bandwidth, Nickname: nickname(h.Name), Software: "simnet",
-		DirectoryOnly: r.spec.DirectoryOnly, Gossip: r.gossip, Encapsulate: encapsulate,
+		DirectoryOnly: r.spec.DirectoryOnly, Gossip: r.gossip, Encapsulate: encapsulate, Defect: w.defect(h),
 		OnConsensus: func(c *directory.Consensus) {
 			for _, x := range w.checkers {
 				x.OnConsensus(w, h, c)
@@ -145,6 +150,7 @@ func (r *Relay) Start() error {
 	if err != nil {
 		return fmt.Errorf("starting %s: %w", h.Name, err)
 	}
+	h.check = r.Node.Check
 	h.Links(r.Node, r.Keys.Identity(), r.n.port, func() [32]byte { key, _ := r.Keys.OnionKey(); return key })
 	r.certify(r.Keys)
 	started := r.Node
@@ -265,7 +271,7 @@ func (c *Client) Start() (err error) {
 	e.Network = nil // a client has no way to the clear net
 	c.Ready, c.stopped, c.paths = 0, false, make(map[uint64][]cert.Identity)
 	c.Node, err = node.NewClient(node.ClientConfig{
-		Env: e, Network: c.n.File, MemoryBytes: c.spec.MemoryMiB << 20,
+		Env: e, Network: c.n.File, MemoryBytes: c.spec.MemoryMiB << 20, Defect: w.defect(h),
 		OnProgress: func(percent int, doing, waiting string) { c.Percent, c.Doing, c.Waiting = percent, doing, waiting },
 		OnReady:    c.becomeReady,
 		OnCircuit:  c.onCircuit,
@@ -278,9 +284,15 @@ func (c *Client) Start() (err error) {
 	if err != nil {
 		return fmt.Errorf("starting %s: %w", h.Name, err)
 	}
+	h.check, h.extends = c.Node.Check, c.extends
 	h.Links(c.Node, cert.Identity{}, 0, nil)
 	w.after(h, 0, KindWorld, c.Node.Start)
 	return nil
+}
+
+// extends says whether a relay is the first of a circuit of several.
+func (c *Client) extends(first cert.Identity) bool {
+	return slices.ContainsFunc(c.Node.Circuits(), func(x circuit.Info) bool { return len(x.Path) > 1 && x.Path[0] == first })
 }
 
 func (c *Client) becomeReady() {
@@ -306,6 +318,7 @@ func (c *Client) Stop() {
 		return
 	}
 	c.stopped = true
+	c.n.w.calm = false
 	node := c.Node
 	c.n.w.after(c.Host, 0, KindWorld, node.Stop)
 }

@@ -6,8 +6,10 @@ import (
 	"net/netip"
 	"time"
 
+	"cepa/cert"
 	"cepa/circuit"
 	"cepa/env"
+	"cepa/simnet/parallel"
 )
 
 // Epoch is the civil time at which a world begins unless its Config says otherwise.
@@ -27,7 +29,16 @@ type Config struct {
 	Log func(host string) *slog.Logger
 	// Last is how many of the last events a violation shows; 0 is 64.
 	Last int
+	// Workers are the goroutines beside the caller's that make what nodes offload; 0 is one for each processor but one,
+	// and less is none. A run does not depend on them.
+	Workers int
+	// Forgetful has each node verify and read by itself what others have read before it. It takes longer and more memory;
+	// a run does not depend on it.
+	Forgetful bool
 }
+
+// memoBytes is about how much is remembered of documents that were read.
+const memoBytes = 256 << 20
 
 // World is a network of machines on a virtual clock. See the package comment for the rule of
 // concurrency: there is one goroutine.
@@ -48,6 +59,8 @@ type World struct {
 	blocked map[[2]int32]bool // pairs of hosts, see Cut
 	faulty  bool              // some path may be cut
 
+	pool     *parallel.Pool
+	memo     cert.Memo // nil when Forgetful
 	buffers  buffers
 	trace    trace
 	checkers []Checker
@@ -56,6 +69,10 @@ type World struct {
 	networks []*Network
 	rumours  rumourCache
 	defects  defects
+
+	inspectAt uint64 // number of the event after which OnInspect is due
+	acted     *Host  // on which an event ran last
+	calm      bool   // see Calm
 
 	flows     []*Flow
 	nextFlow  uint64
@@ -86,6 +103,10 @@ func New(cfg Config) *World {
 	}
 	if cfg.Last == 0 {
 		w.cfg.Last = 64
+	}
+	w.pool = parallel.New(cfg.Workers)
+	if !cfg.Forgetful {
+		w.memo = parallel.NewMemo(memoBytes)
 	}
 	w.trace.begin(w.cfg.Last)
 	w.rumours.begin()
@@ -165,6 +186,9 @@ func (w *World) step(end env.Mono) bool {
 	w.inside = true
 	w.dispatch(e)
 	w.inside = false
+	if w.events >= w.inspectAt {
+		w.inspect()
+	}
 	return true
 }
 
@@ -195,6 +219,7 @@ func (w *World) dispatch(e *event) {
 // perform runs an event on its host.
 func (w *World) perform(h *Host, e *event) {
 	w.events++
+	w.acted = h
 	e.seq = 0
 	h.cost = h.cpu.Event
 	if e.kind != KindNone {
