@@ -196,13 +196,17 @@ func (c Certificate) Issued() time.Time { return c.From.Add(BackDate) }
 //
 // The signature is checked before the dates, so a *ValidityError speaks of dates that the issuer wrote.
 func (c Certificate) Verify(network NetworkID, now time.Time, want Type) error {
+	return Verifier{}.certificate(c, network, now, want)
+}
+
+func (v Verifier) certificate(c Certificate, network NetworkID, now time.Time, want Type) error {
 	if c.Type != want {
 		return fmt.Errorf("%w: a %s certificate where a %s certificate belongs", ErrWrongType, c.Type, want)
 	}
 	if _, err := c.Subject.ed25519(); err != nil {
 		return fmt.Errorf("%s certificate: subject %w", c.Type, err)
 	}
-	if err := c.Issuer.verify(c.signedMessage(network), c.Signature); err != nil {
+	if err := v.good(c.Issuer, c.signedMessage(network), c.Signature); err != nil {
 		return fmt.Errorf("%s certificate: %w", c.Type, err)
 	}
 	if life := c.Until.Sub(c.From); life <= 0 || life > BackDate+c.Type.maxLifetime() {

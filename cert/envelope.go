@@ -217,18 +217,17 @@ func readEndorsement(s *cryptobyte.String) (e Endorsement, err error) {
 
 // Verify checks the endorsement of a body at now: the certificate and the signature. It returns the identity.
 func (e Endorsement) Verify(t DocumentType, network NetworkID, body []byte, now time.Time) (Identity, error) {
-	return e.verify(network, documentMessage(t, network, body), now)
+	return Verifier{}.endorsement(e, network, documentMessage(t, network, body), now)
 }
 
-func (e Endorsement) verify(network NetworkID, message []byte, now time.Time) (Identity, error) {
-	id, _, err := e.Certificate.VerifySigning(network, now)
-	if err != nil {
+func (v Verifier) endorsement(e Endorsement, network NetworkID, message []byte, now time.Time) (Identity, error) {
+	if err := v.certificate(e.Certificate, network, now, TypeSigning); err != nil {
 		return Identity{}, err
 	}
-	if err := e.Certificate.Subject.verify(message, e.Signature); err != nil {
+	if err := v.good(e.Certificate.Subject, message, e.Signature); err != nil {
 		return Identity{}, err
 	}
-	return id, nil
+	return e.Certificate.identity(), nil
 }
 
 // Open verifies an envelope: it must be whole, of type want, with a body of at most maxBody bytes, and every
@@ -237,13 +236,18 @@ func (e Endorsement) verify(network NetworkID, message []byte, now time.Time) (I
 //
 // The Body of the result aliases data. Nothing is returned with an error.
 func Open(data []byte, network NetworkID, now time.Time, want DocumentType, maxBody int) (Document, error) {
+	return Verifier{}.Open(data, network, now, want, maxBody)
+}
+
+// Open is the function of this name, with what the Verifier remembers.
+func (v Verifier) Open(data []byte, network NetworkID, now time.Time, want DocumentType, maxBody int) (Document, error) {
 	doc, err := parseEnvelope(data, want, maxBody)
 	if err != nil {
 		return Document{}, fmt.Errorf("opening a %s: %w", want, err)
 	}
 	message := documentMessage(want, network, doc.Body)
 	for _, e := range doc.Endorsements {
-		if _, err := e.verify(network, message, now); err != nil {
+		if _, err := v.endorsement(e, network, message, now); err != nil {
 			return Document{}, fmt.Errorf("opening a %s: signer %s: %w", want, e.Identity().Short(), err)
 		}
 	}

@@ -18,7 +18,7 @@ func Inspect(data []byte, network NetworkID, now time.Time, want DocumentType, m
 	message := documentMessage(want, network, doc.Body)
 	errs := make([]error, len(doc.Endorsements))
 	for i, e := range doc.Endorsements {
-		_, errs[i] = e.verify(network, message, now)
+		_, errs[i] = Verifier{}.endorsement(e, network, message, now)
 	}
 	doc.Digest = DigestOf(want, network, doc.Body)
 	return doc, errs, nil

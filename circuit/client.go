@@ -277,7 +277,7 @@ func (c *Client) refresh() {
 	case view == nil:
 		c.network, c.outlooks = nil, nil
 	case c.network == nil || c.network.consensus != view:
-		c.network, c.outlooks = newNetwork(view, c.cfg.Restrict), nil
+		c.network, c.outlooks = networkOf(view, c.cfg.Restrict), nil
 		c.guards.update(c.network, c.subnets())
 		c.sayWhatIsLeft()
 		for _, p := range c.circuits {

@@ -42,6 +42,20 @@ var needed = directory.Protocols{
 	directory.MakeProtocol(directory.RelayProtocol, 1),
 }
 
+// networkOf is newNetwork. Without restrictions the result depends on the consensus alone, so that a simulation makes it
+// once for all its clients; byPort, which then is theirs together, depends on nothing else either.
+func networkOf(c *directory.Consensus, restrict *Restrictions) *network {
+	if restrict != nil {
+		return newNetwork(c, restrict)
+	}
+	n := *c.Once("circuit network", func() (any, int) {
+		n := newNetwork(c, nil)
+		return n, 600 * len(n.relays)
+	}).(*network)
+	n.consensus = c
+	return &n
+}
+
 func newNetwork(c *directory.Consensus, restrict *Restrictions) *network {
 	n := &network{consensus: c, restrict: restrict, byPort: make(map[destination]*table)}
 	for i := range c.Relays {

@@ -269,11 +269,11 @@ func checkNickname(s string) error {
 }
 
 // openOne opens a document with one signer and returns the signer's endorsement beside it.
-func openOne(sealed []byte, network cert.NetworkID, now time.Time, kind cert.DocumentType, maxSealed int) (cert.Document, cert.Endorsement, error) {
+func openOne(sealed []byte, network *Network, now time.Time, kind cert.DocumentType, maxSealed int) (cert.Document, cert.Endorsement, error) {
 	if len(sealed) > maxSealed {
 		return cert.Document{}, cert.Endorsement{}, fmt.Errorf("opening a %s: %w: %d bytes, at most %d", kind, ErrTooLarge, len(sealed), maxSealed)
 	}
-	doc, err := cert.Open(sealed, network, now, kind, maxSealed)
+	doc, err := network.open(sealed, now, kind, maxSealed)
 	if err != nil {
 		return cert.Document{}, cert.Endorsement{}, err
 	}

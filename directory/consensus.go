@@ -129,7 +129,7 @@ func OpenHead(sealed []byte, network *Network, now time.Time) (*Head, error) {
 	if len(sealed) > MaxConsensusHead {
 		return nil, fmt.Errorf("opening a consensus: %w: a head of %d bytes, at most %d", ErrTooLarge, len(sealed), MaxConsensusHead)
 	}
-	doc, err := cert.Open(sealed, network.ID, now, cert.ConsensusDocument, maxHeadBody)
+	doc, err := network.open(sealed, now, cert.ConsensusDocument, maxHeadBody)
 	if err != nil {
 		return nil, err
 	}

@@ -43,6 +43,20 @@ type Consensus struct {
 	// NetworkSerial is that of the newest network file that the authorities use; 0 when they do not say.
 	NetworkSerial uint64
 	Extensions    Extensions
+
+	memo cert.Memo // of the network that it was opened with
+	key  [32]byte  // of all but Head
+}
+
+// Once returns what make returns, which depends on nothing but the consensus without its head and must not be modified.
+// When the network remembers (see Network.Remember), it is made once for all who hold a consensus with this body; kind
+// then says what it is.
+func (c *Consensus) Once(kind string, make func() (value any, size int)) any {
+	if c.memo == nil {
+		value, _ := make()
+		return value
+	}
+	return c.memo.Once(cert.MemoKey(kind, c.key[:]), make)
 }
 
 type wireRelay struct {
@@ -215,26 +229,57 @@ func compareFamilies(a, b cert.FamilyID) int { return bytes.Compare(a[:], b[:]) 
 // OpenBody decodes the body of a consensus whose head was opened with OpenHead. Length and digest are checked before
 // anything is decoded.
 func OpenBody(head *Head, body []byte, network *Network) (*Consensus, error) {
+	c, _, err := openBody(head, body, network)
+	return c, err
+}
+
+// openBody is OpenBody. When the network remembers, the body that it returns may be another slice with the same bytes,
+// and the slices of the consensus are those of others who have it too: neither is modified by anybody.
+func openBody(head *Head, body []byte, network *Network) (*Consensus, []byte, error) {
 	if uint64(len(body)) != uint64(head.BodyLength) {
-		return nil, fmt.Errorf("opening a consensus: %w: a body of %d bytes, want %d", ErrDigest, len(body), head.BodyLength)
+		return nil, nil, fmt.Errorf("opening a consensus: %w: a body of %d bytes, want %d", ErrDigest, len(body), head.BodyLength)
 	}
 	if bodyDigest(network.ID, body) != head.BodyDigest {
-		return nil, fmt.Errorf("opening a consensus: body: %w", ErrDigest)
+		return nil, nil, fmt.Errorf("opening a consensus: body: %w", ErrDigest)
 	}
-	return openAnyBody(head, body, network)
+	if network.memo == nil {
+		return openAnyBody(head, body, network)
+	}
+	key := cert.MemoKey("consensus", head.BodyDigest[:], []byte{byte(b2i(network.Test))})
+	s := network.memo.Once(key, func() (any, int) {
+		c, _, err := openAnyBody(nil, body, network)
+		if err != nil {
+			return sharedBody{err: err}, 0
+		}
+		c.memo, c.key = network.memo, key
+		return sharedBody{consensus: c, body: bytes.Clone(body)}, 6 * len(body)
+	}).(sharedBody)
+	if s.err != nil {
+		return nil, nil, s.err
+	}
+	c := *s.consensus
+	c.Head = head
+	return &c, s.body, nil
+}
+
+// sharedBody is a body that was read, for all who have the same.
+type sharedBody struct {
+	consensus *Consensus // without its head
+	body      []byte
+	err       error
 }
 
 // openAnyBody decodes a body that may not be the head's.
-func openAnyBody(head *Head, body []byte, network *Network) (*Consensus, error) {
+func openAnyBody(head *Head, body []byte, network *Network) (*Consensus, []byte, error) {
 	c, err := decodeConsensus(body)
 	if err == nil {
 		err = c.check(network)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the body of a consensus: %w", err)
+		return nil, nil, fmt.Errorf("reading the body of a consensus: %w", err)
 	}
 	c.Head = head
-	return c, nil
+	return c, body, nil
 }
 
 // decodeConsensus decodes a body; check is for the caller.

@@ -146,7 +146,7 @@ func (d *Descriptor) body() ([]byte, error) {
 // published at most DescriptorLifetime ago and not from the future. Whether it may still be spread as news is
 // another question: see IsNews.
 func OpenDescriptor(sealed []byte, network *Network, now time.Time) (*Descriptor, error) {
-	doc, by, err := openOne(sealed, network.ID, now, cert.DescriptorDocument, MaxDescriptor)
+	doc, by, err := openOne(sealed, network, now, cert.DescriptorDocument, MaxDescriptor)
 	if err != nil {
 		return nil, err
 	}

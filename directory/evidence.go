@@ -126,7 +126,7 @@ func openHalf(network *Network, kind EvidenceKind, sealed []byte) (author cert.I
 		if err != nil {
 			return author, at, digest, err
 		}
-		if doc, err = cert.Open(sealed, network.ID, h.ValidAfter, cert.ConsensusDocument, maxHeadBody); err != nil {
+		if doc, err = network.open(sealed, h.ValidAfter, cert.ConsensusDocument, maxHeadBody); err != nil {
 			return author, at, digest, err
 		}
 		if signers := doc.Signers(); len(signers) != 1 || !network.IsAuthority(signers[0]) {

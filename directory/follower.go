@@ -156,7 +156,7 @@ func (f *Follower) load() {
 	body, err := f.env.Store.Load(bodyBlob)
 	var c *Consensus
 	if err == nil {
-		c, err = OpenBody(h, body, f.network)
+		c, body, err = openBody(h, body, f.network)
 	}
 	if err != nil {
 		f.log.Warn("the body of the stored consensus is of no use; fetching it anew", "err", err)
@@ -244,12 +244,12 @@ func (f *Follower) Adopt(head, body []byte) error {
 			return err
 		}
 	}
-	c, err := OpenBody(h, body, f.network)
+	c, body, err := openBody(h, bytes.Clone(body), f.network)
 	if err != nil {
 		return err
 	}
 	f.endRound()
-	f.accept(&held{c, bytes.Clone(head), bytes.Clone(body)})
+	f.accept(&held{c, bytes.Clone(head), body})
 	return nil
 }
 

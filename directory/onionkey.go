@@ -55,7 +55,7 @@ func SealOnionKey(network cert.NetworkID, k OnionKey, signer cert.Signer) ([]byt
 
 // OpenOnionKey verifies and decodes a statement. The caller compares Identity with the relay that showed it.
 func OpenOnionKey(sealed []byte, network cert.NetworkID, now time.Time) (OnionKey, error) {
-	doc, by, err := openOne(sealed, network, now, cert.OnionKeyDocument, MaxOnionKeyStatement)
+	doc, by, err := openOne(sealed, &Network{ID: network}, now, cert.OnionKeyDocument, MaxOnionKeyStatement)
 	if err != nil {
 		return OnionKey{}, err
 	}

@@ -55,6 +55,9 @@ func loadNetworks(store env.Store, log *slog.Logger, given *Network) []networkTe
 		return []networkText{mine} // the folder was another network's
 	}
 	files = slices.DeleteFunc(files, func(f networkText) bool { return f.Serial == given.Serial })
+	for _, f := range files {
+		f.memo = given.memo
+	}
 	files = append(files, mine)
 	slices.SortStableFunc(files, func(a, b networkText) int { return compareSerials(a.Network, b.Network) })
 	return files
@@ -182,6 +185,7 @@ func (f *Follower) readNetwork(u *networkUpdate, from env.Target, text []byte) {
 	var err, unfit error
 	f.env.Pool.Offload(func() {
 		if n, err = ParseNetworkFile(text); err == nil {
+			n.memo = old.memo
 			unfit = n.Replaces(old)
 		}
 	}, func() {

@@ -493,13 +493,13 @@ func (f *Follower) verify(r *round, o *offer, make func() ([]byte, error), right
 	var c *Consensus
 	var body []byte
 	var bad, err error
-	head, network, open := o.head, f.network, OpenBody
+	head, network, open := o.head, f.network, openBody
 	if f.cfg.Undefended.AnyBody {
 		open = openAnyBody
 	}
 	f.env.Pool.Offload(func() {
 		if body, bad = make(); bad == nil {
-			c, err = open(head, body, network)
+			c, body, err = open(head, body, network)
 		}
 	}, func() {
 		switch {

@@ -77,7 +77,7 @@ func sealRumour(network *Network, r Rumour, signer cert.Signer) ([]byte, error) 
 
 // OpenRumour verifies and decodes a rumour that is valid at now.
 func OpenRumour(sealed []byte, network *Network, now time.Time) (Rumour, error) {
-	doc, by, err := openOne(sealed, network.ID, now, cert.RumourDocument, MaxRumour)
+	doc, by, err := openOne(sealed, network, now, cert.RumourDocument, MaxRumour)
 	if err != nil {
 		return Rumour{}, err
 	}

@@ -109,7 +109,7 @@ func (a *Authority) store(s *signed) {
 
 // publish sends the signature of what is durable to the other authorities, and counts it here.
 func (a *Authority) publish(s *signed) {
-	document, err := cert.Open(s.head, a.network.ID, s.validAfter, cert.ConsensusDocument, maxHeadBody)
+	document, err := a.network.open(s.head, s.validAfter, cert.ConsensusDocument, maxHeadBody)
 	if err != nil {
 		a.gripes.warn("the consensus made here does not verify", "err", err)
 		return

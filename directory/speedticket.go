@@ -77,7 +77,7 @@ func sealSpeedTicket(network *Network, t SpeedTicket, signer cert.Signer) ([]byt
 // OpenSpeedTicket verifies and decodes a ticket for a relay: it must be of one of the network's authorities, for this
 // relay, and good at now. Whether it was used before is for the caller to say.
 func OpenSpeedTicket(sealed []byte, network *Network, audience cert.Identity, now time.Time) (SpeedTicket, error) {
-	doc, by, err := openOne(sealed, network.ID, now, cert.TicketDocument, MaxSpeedTicket)
+	doc, by, err := openOne(sealed, network, now, cert.TicketDocument, MaxSpeedTicket)
 	if err != nil {
 		return SpeedTicket{}, err
 	}

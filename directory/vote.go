@@ -57,7 +57,7 @@ func OpenVoteHead(sealed []byte, network *Network) (*VoteHead, cert.Document, er
 	if err != nil {
 		return nil, cert.Document{}, err
 	}
-	doc, err := cert.Open(sealed, network.ID, h.ValidAfter, cert.VoteDocument, maxVoteHeadBody)
+	doc, err := network.open(sealed, h.ValidAfter, cert.VoteDocument, maxVoteHeadBody)
 	if err != nil {
 		return nil, cert.Document{}, err
 	}

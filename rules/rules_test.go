@@ -82,7 +82,7 @@ var imports = map[string][]string{
 	"circuit":    {"cell", "cert", "directory", "env", "flow", "ipaddr", "onion/cgo", "onion/ntor"},
 	"measure":    {"cert", "circuit", "directory", "env"},
 	// The simulator makes nodes as the daemon does, and has nothing of what is inside them.
-	"simnet": {"cell", "cert", "circuit", "directory", "env", "node"},
+	"simnet": {"cell", "cert", "circuit", "directory", "env", "node", "simnet/parallel"},
 }
 
 // listed is what `go list -json` says of a package.

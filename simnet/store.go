@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"cepa/cert"
 	"cepa/env"
 )
 
@@ -48,7 +49,7 @@ func (s store) Load(name string) ([]byte, error) {
 
 func (s store) Save(name string, data []byte, done func(error)) {
 	h, d := s.h, &s.h.disk
-	v := save{name: name, data: slices.Clone(data), done: done}
+	v := save{name: name, data: h.w.copyOf(data), done: done}
 	if !validName(name) {
 		v.err = &fs.PathError{Op: "save", Path: name, Err: fs.ErrInvalid}
 	}
@@ -64,6 +65,17 @@ func (s store) Save(name string, data []byte, done func(error)) {
 			v.done(v.err)
 		}
 	})
+}
+
+// shared is the size from which a blob that is the same on several disks is kept once: a consensus, mostly.
+const shared = 4 << 10
+
+// copyOf is a copy of data, or one that was made before. It is not modified.
+func (w *World) copyOf(data []byte) []byte {
+	if w.memo == nil || len(data) < shared {
+		return slices.Clone(data)
+	}
+	return w.memo.Once(cert.MemoKey("blob", data), func() (any, int) { return slices.Clone(data), len(data) }).([]byte)
 }
 
 func validName(name string) bool {

@@ -1,0 +1,108 @@
+// Package parallel lets a simulation use more than one processor, without its result depending on that: a Pool makes
+// the computations that nodes hand to env.Pool, such as public-key handshakes, while the world goes on with events
+// before their end.
+//
+// Nothing here knows of time or order. A world starts a computation when a node offloads it and finishes it in the event
+// in which its virtual time has passed, whoever has made it by then; so the run is the same with a Pool and without,
+// and whatever the number of workers. Computations must be pure, as env.Pool asks of them: the daemon makes them in
+// goroutines of their own too.
+//
+// Nothing of a Pool is called by two goroutines at once: it belongs to one world. A Memo may be used by all that a world
+// computes at the same time.
+package parallel
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// Pool is a number of goroutines that compute. They are there while there is work, so nobody needs to end them.
+type Pool struct {
+	most int
+
+	mu      sync.Mutex
+	queue   []*job // from head on; those before have been taken
+	head    int
+	workers int // that run
+}
+
+// job is one computation. Who gets to take it makes it: a worker, or who wants the result before one has begun.
+type job struct {
+	work  func()
+	taken atomic.Bool
+	done  sync.WaitGroup
+	fault any // what work panicked with
+}
+
+// New makes a pool of at most so many workers; 0 is one less than the processors that Go may use, because the world
+// itself needs one, and less is none. A pool without workers makes everything when it is wanted.
+func New(workers int) *Pool {
+	if workers == 0 {
+		workers = runtime.GOMAXPROCS(0) - 1
+	}
+	return &Pool{most: workers}
+}
+
+// Start has work made soon. The function that it returns waits until it is, or makes it if nobody has begun; it panics
+// with what work has panicked with. It is called once, or never if nobody wants the result.
+func (p *Pool) Start(work func()) (finish func()) {
+	if p.most <= 0 {
+		return work
+	}
+	j := &job{work: work}
+	j.done.Add(1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.queue = append(p.queue, j)
+	if p.workers < p.most {
+		p.workers++
+		go p.worker()
+	}
+	return j.finish
+}
+
+func (p *Pool) worker() {
+	for j := p.next(); j != nil; j = p.next() {
+		if j.taken.CompareAndSwap(false, true) {
+			j.make()
+		}
+	}
+}
+
+// next is the first job in the queue; without one it is nil, and the worker that asked is one no more.
+func (p *Pool) next() *job {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.head == len(p.queue) {
+		p.queue, p.head = p.queue[:0], 0
+		p.workers--
+		return nil
+	}
+	j := p.queue[p.head]
+	p.queue[p.head] = nil
+	p.head++
+	if p.head > 64 && p.head > len(p.queue)/2 {
+		n := copy(p.queue, p.queue[p.head:])
+		clear(p.queue[n:])
+		p.queue, p.head = p.queue[:n], 0
+	}
+	return j
+}
+
+func (j *job) make() {
+	defer j.done.Done()
+	defer func() { j.fault = recover() }()
+	j.work()
+	j.work = nil
+}
+
+func (j *job) finish() {
+	if j.taken.CompareAndSwap(false, true) {
+		j.make()
+	}
+	j.done.Wait()
+	if j.fault != nil {
+		panic(j.fault)
+	}
+}
