@@ -15,6 +15,9 @@ type small struct {
 	net *Network
 }
 
+// smallCPU is what things cost on a small machine.
+var smallCPU = CPU{Cores: 2, Event: 2 * time.Microsecond, Cell: time.Microsecond, Send: time.Microsecond / 2, Offload: 300 * time.Microsecond, Link: time.Millisecond}
+
 // newSmall makes a network in one of whose hosts everything costs what it does on a small machine.
 func newSmall(t testing.TB, cfg Config, relays, clients int) *small {
 	t.Helper()
@@ -23,7 +26,7 @@ func newSmall(t testing.TB, cfg Config, relays, clients int) *small {
 	}
 	w := New(cfg)
 	w.Watch(Checkers()...)
-	cpu := CPU{Cores: 2, Event: 2 * time.Microsecond, Cell: time.Microsecond, Send: time.Microsecond / 2, Offload: 300 * time.Microsecond, Link: time.Millisecond}
+	cpu := smallCPU
 	s := &small{World: w, t: t}
 	authority := w.Host(HostSpec{Name: "authority-1", CPU: cpu})
 	n, err := w.Found(NetworkSpec{
