@@ -29,7 +29,7 @@ var (
 	actors = []string{"flow", "relay", "circuit", "directory", "measure", "node"}
 	values = []string{"cell", "cert", "ipaddr", "limit", "nearest", "onion/cgo", "onion/ntor", "env"}
 	// worlds implement env without touching this one.
-	worlds = []string{"simnet"}
+	worlds = []string{"simnet", "simnet/scenario"}
 )
 
 // forbiddenImports would let an actor see time, randomness, threads or the machine.
@@ -82,7 +82,8 @@ var imports = map[string][]string{
 	"circuit":    {"cell", "cert", "directory", "env", "flow", "ipaddr", "onion/cgo", "onion/ntor"},
 	"measure":    {"cert", "circuit", "directory", "env"},
 	// The simulator makes nodes as the daemon does, and has nothing of what is inside them.
-	"simnet": {"cell", "cert", "circuit", "directory", "env", "node", "simnet/parallel"},
+	"simnet":          {"cell", "cert", "circuit", "directory", "env", "node", "simnet/parallel"},
+	"simnet/scenario": {"cell", "directory", "env", "nearest", "simnet", "simnet/calibration"},
 }
 
 // listed is what `go list -json` says of a package.
