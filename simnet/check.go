@@ -85,7 +85,7 @@ func (c *BytesChecker) OnFlowData(w *World, f *Flow, up bool, offset int64, p []
 	if c.at == nil {
 		c.at, c.wrong = make(map[flowSide]int64), make(map[uint64]bool)
 	}
-	if c.wrong[f.ID] {
+	if c.wrong[f.ID] || f.Ended > 0 { // what is still on its way to the server when a stream is over is nobody's
 		return
 	}
 	side := flowSide{f.ID, up}
