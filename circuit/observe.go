@@ -7,15 +7,15 @@ import (
 // Stage is a step in the life of a circuit, as an observer hears of it.
 type Stage uint8
 
-// The stages. Every circuit begins and ends; the others may be missing.
+// The stages. Every circuit begins and ends; the others may be missing, and StageUsed comes once a stream.
 const (
 	StageBegun Stage = iota // its path is chosen, and its first hop is being asked
 	StageOpen               // all hops are part of it
-	StageKeyed              // the first stream with an isolation key uses it; no stream with another will
+	StageUsed               // a stream or look-up is asked for on it
 	StageOver
 )
 
-var stageNames = [...]string{"begun", "open", "keyed", "over"}
+var stageNames = [...]string{"begun", "open", "used", "over"}
 
 func (s Stage) String() string { return stageNames[s] }
 
@@ -23,9 +23,10 @@ func (s Stage) String() string { return stageNames[s] }
 type Event struct {
 	ID    uint64 // of the circuit, which Result and Info have too
 	Stage Stage
-	Path  []cert.Identity // guard first; the observer's own
+	Path  []cert.Identity // guard first; not to be modified
 	Hops  int             // that are part of it
-	Key   string          // the isolation key; empty before StageKeyed
+	Keyed bool            // a stream of an application uses it or did: Key is theirs, and stays
+	Key   string          // the isolation key
 	// Streams counts the streams and look-ups asked for on it until now, the client's own probes among them.
 	Streams int
 	// Cause and Err say why it is over: the cause in one word, see Causes, and the failure in full.
@@ -48,10 +49,12 @@ func (p *pooled) tell(stage Stage, f failure) {
 	if observe == nil {
 		return
 	}
-	e := Event{ID: p.id, Stage: stage, Path: make([]cert.Identity, len(p.path)), Hops: len(p.circuit.layers), Key: p.key, Streams: p.asked}
-	for i, r := range p.path {
-		e.Path[i] = r.identity
+	if stage == StageBegun {
+		for _, r := range p.path {
+			p.told = append(p.told, r.identity)
+		}
 	}
+	e := Event{ID: p.id, Stage: stage, Path: p.told, Hops: len(p.circuit.layers), Keyed: p.keyed, Key: p.key, Streams: p.asked}
 	if stage == StageOver {
 		e.Cause, e.Err = f.cause.String(), f.err
 	}

@@ -13,9 +13,10 @@ func TestObserverHearsEachCircuit(t *testing.T) {
 	w := newWorld(t, 4, 7, 3)
 	w.echo(server)
 	type seen struct {
-		last Stage
-		path string
-		key  string
+		last    Stage
+		path    string
+		key     string
+		streams int
 	}
 	circuits := make(map[uint64]*seen)
 	var built, over uint64
@@ -30,7 +31,7 @@ func TestObserverHearsEachCircuit(t *testing.T) {
 			case !known:
 				s = &seen{path: path}
 				circuits[e.ID] = s
-			case e.Stage <= s.last:
+			case e.Stage <= s.last && e.Stage != StageUsed:
 				t.Errorf("circuit %d: %v after %v", e.ID, e.Stage, s.last)
 			}
 			if s.path != path || len(e.Path) != 3 {
@@ -48,7 +49,10 @@ func TestObserverHearsEachCircuit(t *testing.T) {
 					t.Errorf("circuit %d is over without a cause: %+v", e.ID, e)
 				}
 			}
-			s.last, s.key = e.Stage, e.Key
+			if e.Stage == StageUsed && e.Streams != s.streams+1 {
+				t.Errorf("circuit %d: %d streams after %d", e.ID, e.Streams, s.streams)
+			}
+			s.last, s.key, s.streams = e.Stage, e.Key, e.Streams
 		}
 	})
 	for i := range 4 {
@@ -63,7 +67,7 @@ func TestObserverHearsEachCircuit(t *testing.T) {
 		}) || a.err != nil {
 			t.Fatalf("stream %d: %v", i, a.err)
 		}
-		if s := circuits[carrier]; s == nil || s.last != StageKeyed || s.key != r.Isolation {
+		if s := circuits[carrier]; s == nil || s.last != StageUsed || s.key != r.Isolation || s.streams == 0 {
 			t.Errorf("stream %d was carried by circuit %d, of which %+v was told", i, carrier, s)
 		}
 		if a.result.Circuit != carrier {

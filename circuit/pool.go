@@ -31,12 +31,13 @@ type pooled struct {
 	key     string // once keyed; never changes
 	used    env.Mono
 	retired bool
-	stalled bool // building, without progress
-	late    bool // not whole after the time that most take: others are built beside it
-	suspect bool // a stream stalled, and nothing has come since
-	live    int  // streams that are asked for or connected
-	asked   int  // streams ever
-	claimed bool // by the plan being made: what waits for it while it is built
+	stalled bool            // building, without progress
+	late    bool            // not whole after the time that most take: others are built beside it
+	suspect bool            // a stream stalled, and nothing has come since
+	live    int             // streams that are asked for or connected
+	asked   int             // streams ever
+	told    []cert.Identity // the path, as an observer has it
+	claimed bool            // by the plan being made: what waits for it while it is built
 	claim   string
 	room    int
 	timer   env.Timer // of building

@@ -273,8 +273,8 @@ func (a *attempt) begin(p *pooled) bool {
 	p.asked++
 	if !p.keyed && !h.anyKey {
 		p.keyed, p.key, p.used = true, h.key, now
-		p.tell(StageKeyed, failure{})
 	}
+	p.tell(StageUsed, failure{})
 	a.p, a.stream, a.since = p, s, now
 	c.guards.confirm(p.guard)
 	a.stall = c.env.Clock.AfterFunc(c.times.stall(), a.onStall)

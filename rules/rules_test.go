@@ -83,6 +83,8 @@ var imports = map[string][]string{
 	"measure":    {"cert", "circuit", "directory", "env"},
 	// The simulator makes nodes as the daemon does, and has nothing of what is inside them.
 	"simnet":          {"cell", "cert", "circuit", "directory", "env", "node", "simnet/parallel"},
+	"simnet/record":   {"cell", "cert", "circuit", "directory", "env", "flow", "simnet"},
+	"simnet/report":   {"simnet/record"},
 	"simnet/scenario": {"cell", "directory", "env", "nearest", "simnet", "simnet/calibration"},
 }
 

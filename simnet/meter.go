@@ -151,5 +151,8 @@ func (w *World) Seed() uint64 { return w.cfg.Seed }
 // StreamSeeds are the seeds of single streams of randomness, by their names, as Config had them.
 func (w *World) StreamSeeds() map[string]uint64 { return maps.Clone(w.cfg.Streams) }
 
+// Spec is what the relay was made of.
+func (r *Relay) Spec() RelaySpec { return r.spec }
+
 // Find is the relay or authority of an identity; nil when there is none.
 func (n *Network) Find(id cert.Identity) *Relay { return n.byIdentity[id] }
