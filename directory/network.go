@@ -198,6 +198,11 @@ func (n *Network) Interval() time.Duration {
 	return time.Duration(n.Param(IntervalMillis)) * time.Millisecond
 }
 
+// IdleKeepalive is the same for a link without circuits: a sixtieth of the interval, at most a minute.
+func (n *Network) IdleKeepalive() time.Duration {
+	return max(n.Keepalive(), min(n.Interval()/60, time.Minute))
+}
+
 // Keepalive returns the time after which an idle link sends padding.
 func (n *Network) Keepalive() time.Duration {
 	return time.Duration(n.Param(KeepaliveMillis)) * time.Millisecond

@@ -287,6 +287,11 @@ func (l *Link) pick() cell.CircuitID {
 func (l *Link) mine(id cell.CircuitID) bool { return (id&cell.InitiatorBit != 0) == l.peer.Dialled }
 
 func (l *Link) add(g *Leg) {
+	if !l.inUse() { // from now on silence says more
+		now := l.links.clock.Now()
+		l.lastIn = now
+		l.tendBy(now.Add(l.links.cfg.Keepalive))
+	}
 	l.circuits[g.id] = g
 	l.legs.push(&g.inLink)
 	l.links.stats.Legs++

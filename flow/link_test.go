@@ -103,12 +103,13 @@ type benchOptions struct {
 	budget                 int
 	limits                 Limits
 	silent                 bool // CREATEs are not answered
+	idle                   time.Duration
 }
 
 func newBench(t testing.TB, o benchOptions) *bench {
 	t.Helper()
 	w := newWorld(3)
-	b := &bench{w: w, n: w.node(nodeOptions{client: o.selfClient, budget: o.budget, limits: o.limits}), tap: new(tap)}
+	b := &bench{w: w, n: w.node(nodeOptions{client: o.selfClient, budget: o.budget, limits: o.limits, idle: o.idle}), tap: new(tap)}
 	if !o.peerClient {
 		b.tap.peer.Identity = neighbour
 	}
@@ -660,6 +661,47 @@ func TestKeepaliveHoldsAnIdleLink(t *testing.T) {
 	}
 	if out := a.stats.CellsOut; out < 140 || out > 160 {
 		t.Errorf("%d cells in 10 minutes", out)
+	}
+}
+
+// TestLinkWithoutCircuitsIsQuiet: it pads seldom and may be silent for long; with its first circuit that is over, on
+// both sides.
+func TestLinkWithoutCircuitsIsQuiet(t *testing.T) {
+	t.Parallel()
+	w := newWorld(1)
+	a, b := w.node(nodeOptions{idle: time.Minute}), w.node(nodeOptions{idle: time.Minute})
+	w.connect(b, a, linkOptions{delay: 300 * time.Millisecond})
+	w.run(time.Hour)
+	if len(a.downs)+len(b.downs) != 0 {
+		t.Errorf("links went down: %v %v", a.downs, b.downs)
+	}
+	if out := a.stats.CellsOut; out < 55 || out > 61 {
+		t.Errorf("%d cells in an hour", out)
+	}
+	// The neighbour has been silent for two minutes when a circuit is made to it, and stays so.
+	s := newBench(t, benchOptions{idle: time.Minute, silent: true})
+	s.w.run(2 * time.Minute)
+	if s.tap.closed {
+		t.Fatalf("closed: %v", s.tap.reason)
+	}
+	if got := s.tap.commands(t); got != "PADDING PADDING" {
+		t.Errorf("sent %q in two minutes", got)
+	}
+	began := s.w.now
+	_, h := s.ours(t, false)
+	s.w.run(DefaultDead - time.Second)
+	if s.tap.closed {
+		t.Error("closed for silence from before the circuit")
+	}
+	s.w.run(DefaultKeepalive + 2*time.Second)
+	if !s.tap.closed || len(h.destroyed) != 1 {
+		t.Errorf("not closed %v after the first circuit", s.w.now.Sub(began))
+	}
+	// Nor is a link without circuits kept for ever.
+	q := newBench(t, benchOptions{idle: time.Minute})
+	q.w.run(15*DefaultDead + time.Minute)
+	if !q.tap.closed {
+		t.Error("a silent link is not closed")
 	}
 }
 

@@ -22,9 +22,12 @@ type Config struct {
 	Budget    *Budget
 	Limits    Limits
 	Keepalive time.Duration // a link on which nothing was sent for this long sends one PADDING cell
-	Dead      time.Duration // a link from which nothing came for this long is closed, as is one on which nothing moved that waits
-	Handler   NodeHandler
-	Stats     *Stats
+	// IdleKeepalive takes the place of Keepalive while a link has no circuits, and Dead grows in proportion; 0 is no
+	// difference. Most links of a large network have none.
+	IdleKeepalive time.Duration
+	Dead          time.Duration // a link from which nothing came for this long is closed, as is one on which nothing moved that waits
+	Handler       NodeHandler
+	Stats         *Stats
 	// Listed says whether the consensus lists a relay. One that it does not counts with the
 	// clients: anybody can make identities. Nil when no relay is listed.
 	Listed func(cert.Identity) bool
@@ -120,6 +123,7 @@ func NewLinks(cfg Config) *Links {
 	if cfg.Keepalive == 0 {
 		cfg.Keepalive = DefaultKeepalive
 	}
+	cfg.IdleKeepalive = max(cfg.IdleKeepalive, cfg.Keepalive)
 	if cfg.Dead == 0 {
 		cfg.Dead = DefaultDead
 	}

@@ -2,6 +2,7 @@ package flow
 
 import (
 	"errors"
+	"time"
 
 	"cepa/cell"
 	"cepa/env"
@@ -46,6 +47,18 @@ func (l *Link) onTender() {
 	l.tend()
 }
 
+// inUse reports whether the link has circuits, or had and does not know whether the neighbour has heard.
+func (l *Link) inUse() bool { return len(l.circuits)+len(l.tombs) > 0 }
+
+// rhythm returns after how long without sending the link sends PADDING, and after how much silence it is dead.
+func (l *Link) rhythm() (keepalive, dead time.Duration) {
+	cfg := &l.links.cfg
+	if l.inUse() {
+		return cfg.Keepalive, cfg.Dead
+	}
+	return cfg.IdleKeepalive, cfg.Dead * (cfg.IdleKeepalive / cfg.Keepalive)
+}
+
 // tend does what time asks for on a link, and arms the timer for the next time.
 func (l *Link) tend() {
 	now, cfg := l.links.clock.Now(), &l.links.cfg
@@ -55,14 +68,15 @@ func (l *Link) tend() {
 	if !l.up {
 		return
 	}
-	next := now.Add(cfg.Keepalive)
-	if idle := l.lastOut.Add(cfg.Keepalive); idle > now {
+	keepalive, dead := l.rhythm()
+	next := now.Add(keepalive)
+	if idle := l.lastOut.Add(keepalive); idle > now {
 		next = idle
 	} else if !l.padding {
 		l.padding = true
 		l.mark()
 	}
-	next = min(next, max(l.lastIn.Add(cfg.Dead), l.grace))
+	next = min(next, max(l.lastIn.Add(dead), l.grace))
 	if l.env.Queued() > 0 {
 		next = min(next, max(l.taken.Add(cfg.Dead), l.grace))
 	}
@@ -84,8 +98,9 @@ func (l *Link) tend() {
 
 // judge closes a link, or destroys circuits, whose time is up.
 func (l *Link) judge(now env.Mono) {
+	_, dead := l.rhythm()
 	switch until := l.sweep(); {
-	case now.Sub(l.lastIn) >= l.links.cfg.Dead:
+	case now.Sub(l.lastIn) >= dead:
 		l.links.stats.DeadLinks++
 		l.Close(errDead)
 	case l.env.Queued() > 0 && now.Sub(l.taken) >= l.links.cfg.Dead:

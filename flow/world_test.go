@@ -283,7 +283,8 @@ type nodeOptions struct {
 	client    bool
 	budget    int
 	limits    Limits
-	strangers bool // no relay is listed
+	strangers bool          // no relay is listed
+	idle      time.Duration // IdleKeepalive
 }
 
 func (w *world) node(o nodeOptions) *testNode {
@@ -299,7 +300,7 @@ func (w *world) node(o nodeOptions) *testNode {
 	n.links = NewLinks(Config{
 		Listed: func(id cert.Identity) bool { return n.listed(id) },
 		Env:    env.Env{Clock: w, Rand: w, Dialer: n},
-		Self:   n.id, Budget: n.budget, Limits: o.limits, Handler: n, Stats: n.stats,
+		Self:   n.id, Budget: n.budget, Limits: o.limits, Handler: n, Stats: n.stats, IdleKeepalive: o.idle,
 	})
 	w.nodes = append(w.nodes, n)
 	return n

@@ -91,7 +91,7 @@ func newLinks(e env.Env, network *directory.Network, budget *flow.Budget, stats 
 	limits.OneSite = network.Limit(directory.SiteLimits) == 0
 	return flow.NewLinks(flow.Config{
 		Env: e, Self: selfOf(h), Budget: budget, Limits: limits,
-		Keepalive: keepalive, Dead: keepalive * 14 / 5, Handler: h, Stats: stats, Listed: listed,
+		Keepalive: keepalive, Dead: keepalive * 14 / 5, IdleKeepalive: network.IdleKeepalive(), Handler: h, Stats: stats, Listed: listed,
 	})
 }
 
