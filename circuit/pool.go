@@ -500,7 +500,9 @@ func (p *pooled) onOpen(*circuit) {
 	p.timer.Stop()
 	c.stats.Built++
 	c.failures = 0
-	c.times.whole(c.env.Clock.Now().Sub(p.circuit.began), p.late)
+	took := c.env.Clock.Now().Sub(p.circuit.began)
+	c.log.Debug("a circuit is open", "hops", len(p.circuit.layers), "took", took)
+	c.times.whole(took, p.late)
 	if p.late { // it is there, so it may serve if somebody waits; else it was for measuring
 		p.late, p.retired = false, p.retired || len(c.waiting) == 0
 	}

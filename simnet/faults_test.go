@@ -37,7 +37,7 @@ func TestNetworkThroughFaults(t *testing.T) {
 			until := from + 60e9
 			s.OnFlow(func(f *Flow) {
 				switch {
-				case s.Now() > until: // the clients are being stopped
+				case s.Now() >= until: // the clients are being stopped
 				case f.Opened < from+30e9:
 				case f.Err == nil:
 					good++

@@ -25,6 +25,8 @@ type FlowSpec struct {
 	Workload  string // a name for tables
 	// Patience is how long the application waits for progress before it gives up; 0 is for ever.
 	Patience time.Duration
+	// Optimistic applications send before they hear that they are connected. Over SOCKS none can.
+	Optimistic bool
 }
 
 // Flow is one stream of an application, and what became of it.
@@ -265,7 +267,8 @@ func (a *app) Close(reason error) {
 
 // more makes produce run.
 func (a *app) more(d time.Duration) {
-	if !a.paused && !a.closed && !a.over && !a.ended && !a.waiting && !a.producing.pending() {
+	may := a.f.Connected > 0 || a.f.Spec.Optimistic
+	if may && !a.paused && !a.closed && !a.over && !a.ended && !a.waiting && !a.producing.pending() {
 		a.w.queue.schedule(&a.producing, a.w.now.Add(d))
 	}
 }
