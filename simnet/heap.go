@@ -30,14 +30,31 @@ func (a *entry) before(b *entry) bool {
 	return a.at < b.at || a.at == b.at && a.seq < b.seq
 }
 
-// events is a heap with four children a node. An event that is stopped or put off leaves its entry
-// behind, which is dropped, or put where it belongs, when it comes to the top: both cost nothing
-// now. When most entries are such leftovers, they are swept out.
+// events are those that are going to happen, in three places by when: a heap of what is due within a moment; then a ring
+// of slots of slotTime each, in whatever order, which become part of that heap when their time comes; and a heap of what is
+// later still. So what is compared with each other is little, however many timers wait.
+//
+// An event that is stopped or put off leaves its entry behind, which is dropped, or put where it belongs, when its time
+// comes: both cost nothing now. When most entries are such leftovers, they are swept out.
 type events struct {
-	heap []entry
-	seq  uint64
-	dead int // entries that stand for nothing
+	near   entries // all before slot base
+	ring   [ringSlots][]entry
+	inRing int
+	far    entries // all from slot base+ringSlots on
+	base   int64
+	spare  [][]entry // slots that were emptied
+	seq    uint64
+	dead   int // entries that stand for nothing
 }
+
+const (
+	slotBits  = 20   // a slot is about a millisecond,
+	ringSlots = 8192 // and the ring 8.6 s: keepalives are within it
+	maxSpare  = 256
+)
+
+// size is how many entries there are.
+func (q *events) size() int { return len(q.near) + q.inRing + len(q.far) }
 
 // schedule makes e happen at a time, after all events that were scheduled for it before.
 func (q *events) schedule(e *event, at env.Mono) {
@@ -55,9 +72,8 @@ func (q *events) schedule(e *event, at env.Mono) {
 			q.dead++
 		}
 	}
-	e.slot, e.due = e.seq, at
-	q.push(entry{at, e.seq, e})
-	if q.dead > 1024 && q.dead > len(q.heap)/2 {
+	q.enter(e)
+	if q.dead > 1024 && q.dead > q.size()/2 {
 		q.sweep()
 	}
 }
@@ -74,94 +90,165 @@ func (q *events) stop(e *event) bool {
 	return true
 }
 
-// next takes the first event out of the heap, if it is due by end. The event is still pending.
-func (q *events) next(end env.Mono) *event {
-	for len(q.heap) > 0 && q.heap[0].at <= end {
-		top := q.pop()
-		e := top.e
-		switch {
-		case e.slot != top.seq:
-			q.dead--
-		case e.seq == 0:
-			e.slot = 0
-			q.dead--
-		case e.seq != top.seq:
-			e.slot, e.due = e.seq, e.at
-			q.push(entry{e.at, e.seq, e})
-		default:
-			e.slot = 0
-			return e
-		}
-	}
-	return nil
+// enter makes an entry that stands for e.
+func (q *events) enter(e *event) {
+	e.slot, e.due = e.seq, e.at
+	q.put(entry{e.at, e.seq, e})
 }
 
-func (q *events) push(x entry) {
-	q.heap = append(q.heap, x)
-	h, i := q.heap, len(q.heap)-1
+func (q *events) put(x entry) {
+	switch slot := int64(x.at) >> slotBits; {
+	case slot < q.base:
+		q.near.push(x)
+	case slot < q.base+ringSlots:
+		list := &q.ring[slot%ringSlots]
+		if n := len(q.spare); *list == nil && n > 0 {
+			*list, q.spare = q.spare[n-1], q.spare[:n-1]
+		}
+		*list = append(*list, x)
+		q.inRing++
+	default:
+		q.far.push(x)
+	}
+}
+
+// stands reports whether an entry stands for an event that is to happen when it says. One that stands for nothing is
+// counted off, and one whose event was put off is put where it belongs.
+func (q *events) stands(x *entry) bool {
+	switch e := x.e; {
+	case e.slot != x.seq:
+		q.dead--
+	case e.seq == 0:
+		e.slot = 0
+		q.dead--
+	case e.seq != x.seq:
+		q.enter(e)
+	default:
+		return true
+	}
+	return false
+}
+
+// next takes the first event out, if it is due by end. The event is still pending.
+func (q *events) next(end env.Mono) *event {
+	for {
+		for len(q.near) > 0 {
+			if q.near[0].at > end {
+				return nil
+			}
+			if top := q.near.pop(); q.stands(&top) {
+				top.e.slot = 0
+				return top.e
+			}
+		}
+		switch {
+		case q.inRing > 0:
+			if q.base > int64(end)>>slotBits {
+				return nil
+			}
+			q.advance()
+		case len(q.far) > 0:
+			if q.far[0].at > end {
+				return nil
+			}
+			q.base = int64(q.far[0].at) >> slotBits
+			q.approach()
+		default:
+			return nil
+		}
+	}
+}
+
+// advance makes the first slot of the ring part of the near heap.
+func (q *events) advance() {
+	place := &q.ring[q.base%ringSlots]
+	list := *place
+	*place = nil
+	q.base++
+	q.inRing -= len(list)
+	for i := range list {
+		if q.stands(&list[i]) {
+			q.near.push(list[i])
+		}
+	}
+	if cap(list) > 0 && len(q.spare) < maxSpare {
+		clear(list)
+		q.spare = append(q.spare, list[:0])
+	}
+	q.approach()
+}
+
+// approach takes into the ring what is not far any more.
+func (q *events) approach() {
+	for len(q.far) > 0 && int64(q.far[0].at)>>slotBits < q.base+ringSlots {
+		if x := q.far.pop(); q.stands(&x) {
+			q.put(x)
+		}
+	}
+}
+
+// sweep drops the entries that stand for nothing. The order of events stays: it is in their keys, and not in where they
+// lie.
+func (q *events) sweep() {
+	all := make([]entry, 0, q.size())
+	all = append(all, q.near...)
+	for i := range q.ring {
+		all = append(all, q.ring[i]...)
+		q.ring[i] = nil
+	}
+	all = append(all, q.far...)
+	q.near, q.far, q.inRing = nil, nil, 0
+	for i := range all {
+		if q.stands(&all[i]) {
+			q.put(all[i])
+		}
+	}
+}
+
+// entries are a heap with four children a node.
+type entries []entry
+
+func (h *entries) push(x entry) {
+	*h = append(*h, x)
+	list, i := *h, len(*h)-1
 	for i > 0 {
 		parent := (i - 1) / 4
-		if !x.before(&h[parent]) {
+		if !x.before(&list[parent]) {
 			break
 		}
-		h[i] = h[parent]
+		list[i] = list[parent]
 		i = parent
 	}
-	h[i] = x
+	list[i] = x
 }
 
-func (q *events) pop() entry {
-	h := q.heap
-	top, last := h[0], h[len(h)-1]
-	h[len(h)-1] = entry{}
-	h = h[:len(h)-1]
-	q.heap = h
-	if len(h) > 0 {
-		q.down(0, last)
+func (h *entries) pop() entry {
+	list := *h
+	top, x := list[0], list[len(list)-1]
+	list[len(list)-1] = entry{}
+	list = list[:len(list)-1]
+	*h = list
+	if len(list) == 0 {
+		return top
 	}
-	return top
-}
-
-// down puts x at i or below it.
-func (q *events) down(i int, x entry) {
-	h := q.heap
+	i := 0
 	for {
 		first := 4*i + 1
-		if first >= len(h) {
+		if first >= len(list) {
 			break
 		}
 		least := first
-		for c := first + 1; c < min(first+4, len(h)); c++ {
-			if h[c].before(&h[least]) {
+		for c := first + 1; c < min(first+4, len(list)); c++ {
+			if list[c].before(&list[least]) {
 				least = c
 			}
 		}
-		if !h[least].before(&x) {
+		if !list[least].before(&x) {
 			break
 		}
-		h[i] = h[least]
+		list[i] = list[least]
 		i = least
 	}
-	h[i] = x
-}
-
-// sweep drops the entries that stand for nothing. The order of events stays: it is in their
-// keys, and not in where they lie.
-func (q *events) sweep() {
-	kept := q.heap[:0]
-	for _, x := range q.heap {
-		switch e := x.e; {
-		case e.slot != x.seq:
-		case e.seq == 0:
-			e.slot = 0
-		default:
-			e.slot, e.due = e.seq, e.at
-			kept = append(kept, entry{e.at, e.seq, e})
-		}
-	}
-	clear(q.heap[len(kept):])
-	q.heap, q.dead = kept, 0
-	for i := (len(kept) - 2) / 4; i >= 0 && len(kept) > 1; i-- {
-		q.down(i, kept[i])
-	}
+	list[i] = x
+	return top
 }

@@ -133,23 +133,30 @@ func (w *World) lastEvents() []string {
 }
 
 // digest is 64 bits that change when any byte does, or their order. It is not for enemies: they
-// are in the simulation, and not outside.
+// are in the simulation, and not outside. It takes 64 bytes a step, in four independent multiplications
+// whose two halves are folded.
 func digest(p []byte) uint64 {
-	const k = 0x9e3779b97f4a7c15
-	a, b, c, d := uint64(k), uint64(k>>1), uint64(k>>2), uint64(len(p))
-	for ; len(p) >= 32; p = p[32:] {
-		a = bits.RotateLeft64((a^binary.LittleEndian.Uint64(p))*k, 29)
-		b = bits.RotateLeft64((b^binary.LittleEndian.Uint64(p[8:]))*k, 31)
-		c = bits.RotateLeft64((c^binary.LittleEndian.Uint64(p[16:]))*k, 33)
-		d = bits.RotateLeft64((d^binary.LittleEndian.Uint64(p[24:]))*k, 37)
+	const k0, k1, k2, k3 = 0x9e3779b97f4a7c15, 0xbf58476d1ce4e5b9, 0x94d049bb133111eb, 0xd6e8feb86659fd93
+	a, b, c, d := uint64(len(p)), uint64(k2), uint64(k3), uint64(k0)
+	for ; len(p) >= 64; p = p[64:] {
+		x := (*[64]byte)(p)
+		a = fold(binary.LittleEndian.Uint64(x[0:8])^k0^a, binary.LittleEndian.Uint64(x[8:16])^k1)
+		b = fold(binary.LittleEndian.Uint64(x[16:24])^k1^b, binary.LittleEndian.Uint64(x[24:32])^k2)
+		c = fold(binary.LittleEndian.Uint64(x[32:40])^k2^c, binary.LittleEndian.Uint64(x[40:48])^k3)
+		d = fold(binary.LittleEndian.Uint64(x[48:56])^k3^d, binary.LittleEndian.Uint64(x[56:64])^k0)
+	}
+	for ; len(p) >= 8; p = p[8:] {
+		a = fold(binary.LittleEndian.Uint64(p)^k0, a^k1)
 	}
 	for _, x := range p {
-		a = bits.RotateLeft64((a^uint64(x))*k, 29)
+		a = fold(uint64(x)^k2, a^k3)
 	}
-	for _, x := range [...]uint64{b, c, d} {
-		a = bits.RotateLeft64((a^x)*k, 27)
-	}
-	return a ^ a>>31
+	return fold(a^k0, b^k1) ^ fold(c^k2, d^k3)
+}
+
+func fold(x, y uint64) uint64 {
+	high, low := bits.Mul64(x, y)
+	return high ^ low
 }
 
 // Violation is something that must not happen.

@@ -9,6 +9,7 @@ import (
 	"cepa/cert"
 	"cepa/circuit"
 	"cepa/env"
+	"cepa/node"
 	"cepa/simnet/parallel"
 )
 
@@ -29,6 +30,8 @@ type Config struct {
 	Log func(host string) *slog.Logger
 	// Last is how many of the last events a violation shows; 0 is 64.
 	Last int
+	// Defect is a bug that tests of checkers seed in every node; zero otherwise.
+	Defect node.Defect
 	// Workers are the goroutines beside the caller's that make what nodes offload; 0 is one for each processor but one,
 	// and less is none. A run does not depend on them.
 	Workers int
@@ -122,8 +125,8 @@ func (w *World) Wall() time.Time { return w.epoch.Add(time.Duration(w.now)) }
 // Events is how many events have run.
 func (w *World) Events() uint64 { return w.events }
 
-// Pending is how many entries the heap of events has, leftovers included.
-func (w *World) Pending() int { return len(w.queue.heap) }
+// Pending is how many events are to happen, as far as that is known: some of them may have been put off or stopped.
+func (w *World) Pending() int { return w.queue.size() }
 
 // Run lets d pass: it runs all events until then.
 func (w *World) Run(d time.Duration) {
