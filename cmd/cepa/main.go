@@ -68,7 +68,7 @@ Try it first, on this machine alone:
    cepa demo -- curl -sS http://hello.demo/
 
 See 'cepa COMMAND --help' for each command, with an example that works when pasted.`),
-		Commands:             []*cli.Command{demoCommand(), relayCommand(), clientCommand(), authorityCommand(), networkCommand(), directoryCommand(), keysCommand(), statusCommand()},
+		Commands:             []*cli.Command{demoCommand(), relayCommand(), clientCommand(), authorityCommand(), networkCommand(), directoryCommand(), keysCommand(), statusCommand(), simCommand()},
 		HideHelpCommand:      true,
 		EnableBashCompletion: true,
 		ExitErrHandler:       func(*cli.Context, error) {}, // run decides

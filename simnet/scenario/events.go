@@ -37,7 +37,20 @@ func (r *Run) arrange() {
 		}
 	}
 	if at, ends := s.QuietFrom(); ends && at < s.Duration {
-		w.At(env.Mono(at)+1, func() { w.Calm() })
+		w.At(env.Mono(at)+1, r.calm)
+	}
+}
+
+// calm tells the checkers that nothing goes wrong any more, once all run that are to.
+func (r *Run) calm() {
+	for _, n := range r.nodes {
+		if n.leaving || !n.began() || !n.host.Alive() {
+			r.World.After(again, r.calm)
+			return
+		}
+	}
+	if !r.quiet {
+		r.World.Calm()
 	}
 }
 

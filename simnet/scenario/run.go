@@ -27,7 +27,7 @@ func (r *Run) Advance(d time.Duration) (done bool) {
 			break
 		}
 		if !r.quiet && w.Now() >= r.end {
-			r.quiet = true
+			r.quiet, r.tally.closed = true, true
 			r.Network.StopClients()
 		}
 	}
@@ -71,6 +71,7 @@ func (r *Run) Finish() []simnet.Violation {
 type Summary struct {
 	Ready, Clients int   // clients that have been ready at least once, of those that began
 	Good, Bad      int   // streams that ended, well and not
+	Cut            int   // that were under way when the clients were stopped
 	Bytes          int64 // that came down
 	FirstByte      time.Duration
 	Reasons        map[string]int // of those that did not end well
@@ -78,7 +79,7 @@ type Summary struct {
 
 // Summary is how users have fared until now.
 func (r *Run) Summary() Summary {
-	s := Summary{Good: r.tally.good, Bad: r.tally.bad, Bytes: r.tally.bytes, Reasons: r.tally.reasons}
+	s := Summary{Good: r.tally.good, Bad: r.tally.bad, Cut: r.tally.cut, Bytes: r.tally.bytes, Reasons: r.tally.reasons}
 	if r.tally.good > 0 {
 		s.FirstByte = r.tally.first / time.Duration(r.tally.good)
 	}
@@ -95,7 +96,9 @@ func (r *Run) Summary() Summary {
 type tally struct {
 	simnet.Silent
 	from      env.Mono
+	closed    bool // clients are being stopped
 	good, bad int
+	cut       int
 	bytes     int64
 	first     time.Duration
 	reasons   map[string]int
@@ -113,9 +116,13 @@ func (t *tally) OnFlowEnd(_ *simnet.World, f *simnet.Flow) {
 		return
 	}
 	t.bytes += f.Down
-	if f.Err == nil {
+	switch {
+	case f.Err == nil:
 		t.good++
 		t.first += f.First.Sub(f.Opened)
+		return
+	case t.closed:
+		t.cut++
 		return
 	}
 	t.bad++
@@ -131,3 +138,6 @@ func (t *tally) OnFlowEnd(_ *simnet.World, f *simnet.Flow) {
 func (r *Run) String() string {
 	return fmt.Sprintf("scenario %s, seed %d, at %v of %v", r.Scenario.name, r.Seed, time.Duration(r.World.Now()), r.Total())
 }
+
+// Crypto says whether the run has its cryptography: "full", or "fast".
+func (r *Run) Crypto() string { return r.Scenario.crypto(r.Options) }

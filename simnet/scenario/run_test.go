@@ -34,10 +34,3 @@ func open(t testing.TB, name string) *scenario.Scenario {
 	}
 	return s
 }
-
-func TestQuick(t *testing.T) {
-	t.Parallel()
-	r := run(t, open(t, "quick"), 1, scenario.Options{})
-	t.Logf("%+v", r.Summary())
-	t.Logf("%d events", r.World.Events())
-}
