@@ -26,6 +26,15 @@ type candidate struct {
 	listed bool             // in the last consensus
 }
 
+// claim is the bandwidth that a relay claims, KiB a second, at least 1. One that claims nothing is taken for what anybody
+// could have by a claim, until it is measured.
+func (c *candidate) claim(network *Network) uint32 {
+	if c.Bandwidth == 0 {
+		return uint32(min(network.Limit(UnmeasuredCap), math.MaxUint32))
+	}
+	return uint32(min(max(c.Bandwidth>>10, 1), math.MaxUint32))
+}
+
 // vote says what this authority would list in a consensus of that time if it were alone. Relays that the last one
 // listed come first; newcomers are limited in number, and drawn by a hash of their prefix and of the last consensus,
 // which nobody can foresee or wait for: being many in one place, or early, does not help.
@@ -123,7 +132,7 @@ func (a *Authority) candidates(last *Consensus, wall time.Time) []*candidate {
 func (a *Authority) describe(v *Vote, chosen []*candidate, wall time.Time) {
 	weights := make([]uint64, len(chosen)) // what this authority thinks of them
 	for i, c := range chosen {
-		weights[i] = min(max(c.Bandwidth>>10, 1), uint64(a.network.Limit(WeightCap)))
+		weights[i] = min(uint64(c.claim(a.network)), uint64(a.network.Limit(WeightCap)))
 		if a.cfg.Measured == nil {
 			continue
 		}
@@ -148,7 +157,7 @@ func (a *Authority) describe(v *Vote, chosen []*candidate, wall time.Time) {
 			Identity:  c.Descriptor.Identity,
 			OnionKey:  c.OnionKey,
 			Addresses: c.at,
-			Weight:    uint32(min(max(c.Bandwidth>>10, 1), math.MaxUint32)),
+			Weight:    c.claim(a.network),
 			Ports:     c.Policy.Summary(c.IPv6Exit),
 			Protocols: c.Protocols,
 			Families:  c.FamilyIDs(),

@@ -132,9 +132,9 @@ func verifyConnection(state tls.ConnectionState) error {
 	case state.Version != tls.VersionTLS13 || state.CurveID != tls.X25519MLKEM768 || state.DidResume:
 		return fmt.Errorf("negotiated %s with %v, resumed %v", tls.VersionName(state.Version), state.CurveID, state.DidResume)
 	case len(state.PeerCertificates) > 1:
-		return fmt.Errorf("%d TLS certificates instead of one", len(state.PeerCertificates))
+		return foreign{fmt.Errorf("%d TLS certificates instead of one, so it is no relay", len(state.PeerCertificates))}
 	case len(state.PeerCertificates) == 1 && leafKey(state) == nil:
-		return fmt.Errorf("a TLS certificate with a key of type %v instead of Ed25519", state.PeerCertificates[0].PublicKeyAlgorithm)
+		return foreign{fmt.Errorf("a TLS certificate with a key of type %v instead of Ed25519, so it is no relay", state.PeerCertificates[0].PublicKeyAlgorithm)}
 	}
 	return nil
 }

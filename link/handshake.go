@@ -39,7 +39,10 @@ func (t *Transport) handshake(tcp tcpConn, want cert.Identity) (*link, error) {
 	}
 	// cell.Size and no more: what else has come stays with TLS until the reader asks for it.
 	var first [cell.Size]byte
-	if _, err := io.ReadFull(c, first[:]); err != nil {
+	if n, err := io.ReadFull(c, first[:]); err != nil {
+		if says := protocolOf([5]byte(first[:5])); n >= 5 && says != "" && errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil, foreign{fmt.Errorf("%w: the far end answered with %s", ErrHello, says)}
+		}
 		return nil, explainRead(err)
 	}
 	h, err := openHelloCell(first[:])

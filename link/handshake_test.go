@@ -9,9 +9,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"log"
 	"log/slog"
 	"math/big"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"slices"
@@ -258,6 +261,16 @@ func TestDialErrorsSayWhatIsWrong(t *testing.T) {
 	closed := listen(t)
 	refusing := closed.Addr().(*net.TCPAddr).AddrPort()
 	closed.Close()
+	edKey := otherKey(nil)
+	ed25519Leaf, err := tlsCertificate(edKey.Private())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A captive portal: its TLS is as ours, and HELLO is no request to it.
+	portal := httptest.NewUnstartedServer(http.NotFoundHandler())
+	portal.Config.ErrorLog = log.New(io.Discard, "", 0)
+	portal.StartTLS()
+	t.Cleanup(portal.Close)
 	rsa12 := func(change func(*tls.Config)) func(net.Conn) {
 		key := otherKey(nil)
 		leaf, err := tlsCertificate(key.Private())
@@ -282,13 +295,19 @@ func TestDialErrorsSayWhatIsWrong(t *testing.T) {
 		{"silence", serve(t, func(c net.Conn) { io.Copy(io.Discard, c) }), ErrTimeout, ""},
 		{"TLS 1.2", serve(t, rsa12(func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 })), ErrTLS, "TLS 1.3"},
 		{"another group", serve(t, rsa12(func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.X25519} })), ErrTLS, "X25519MLKEM768"},
+		{"HTTPS", netip.MustParseAddrPort(portal.Listener.Addr().String()), ErrTLS, "no relay"},
+		{"HTTP in TLS", serve(t, func(c net.Conn) {
+			s := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{*ed25519Leaf}})
+			io.WriteString(s, "HTTP/1.1 400 Bad Request\r\n\r\n")
+			s.Close()
+		}), ErrHello, "an HTTP answer"},
 		{"full", serve(t, func(c net.Conn) { c.Write(alertInternalError); c.(*net.TCPConn).CloseWrite(); io.Copy(io.Discard, c) }), ErrTLS, "as many links as it takes"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			client := newNode(t, "", func(c *Config) { c.HandshakeTimeout, c.Stagger = 3*time.Second, 300*time.Millisecond })
 			l, err := client.dial(t, relay.target(test.at))
-			if foreign := slices.Contains([]string{"HTTP", "SSH", "noise", "TLS 1.2", "another group"}, test.name); errors.Is(err, env.ErrNotRelay) != foreign {
+			if foreign := slices.Contains([]string{"HTTP", "SSH", "noise", "TLS 1.2", "another group", "HTTPS", "HTTP in TLS"}, test.name); errors.Is(err, env.ErrNotRelay) != foreign {
 				t.Errorf("%q: is it no relay that answers: %v, want %v", err, !foreign, foreign)
 			}
 			if l != nil || !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.says) || !strings.Contains(err.Error(), test.at.String()) {
