@@ -2,6 +2,7 @@ package simnet
 
 import (
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"cepa/cell"
@@ -206,45 +207,70 @@ func (*LeftoverChecker) Name() string { return "leftovers" }
 // leftovers are the gauges that are zero when nobody uses the network.
 var leftovers = []string{"relay_exit_streams", "streams", "queued_bytes", "tombstones", "budget_used_bytes"}
 
-// settleTime is how long Finish waits for what is going on at the moment, such as a relay that asks
-// another for a descriptor.
-const settleTime = 10 * time.Second
+// settleTime is how long Finish looks for moments at which all is well: relays do something for themselves all the
+// time, such as asking another for a descriptor, and each at times of its own.
+const settleTime = 30 * time.Second
 
-// Finish lets the world go on a little, until all is well at one moment.
-func (c *LeftoverChecker) Finish(w *World) {
-	end := w.now.Add(settleTime)
-	for w.now < end && !c.look(w, func(*Host, string, ...any) {}) {
-		w.Run(100 * time.Millisecond)
-	}
-	c.look(w, func(h *Host, format string, args ...any) { w.Violate(c, h, format, args...) })
+// held is a relay, and which of its gauges have not been zero yet.
+type held struct {
+	r     *Relay
+	names []string
+	last  map[string]int64
 }
 
-// look reports whether nothing is left over, and says what is.
-func (c *LeftoverChecker) look(w *World, say func(h *Host, format string, args ...any)) (fine bool) {
-	fine = true
+// Finish lets the world go on a little, until each gauge of each relay has been zero once, and there was a moment
+// without more circuits than relays made themselves.
+func (c *LeftoverChecker) Finish(w *World) {
+	var left []*held
 	for _, n := range w.networks {
-		var made, carried int64
 		for _, r := range n.Relays {
-			if !r.Host.alive {
-				continue
-			}
-			counters := r.Node.Counters()
-			for _, name := range leftovers {
-				if v := counters[name]; v != 0 {
-					fine = false
-					say(r.Host, "%s is %d", name, v)
-				}
-			}
-			made += counters["directory_circuits"]
-			carried += counters["relay_circuits"]
-		}
-		// Relays make circuits of one hop for the directory; without clients there are no others.
-		if carried > made {
-			fine = false
-			say(nil, "relays carry %d circuits and have made only %d", carried, made)
+			left = append(left, &held{r: r, names: slices.Clone(leftovers)})
 		}
 	}
-	return fine
+	circuits, carried, made := true, int64(0), int64(0)
+	for end := w.now.Add(settleTime); ; w.Run(100 * time.Millisecond) {
+		left = slices.DeleteFunc(left, (*held).clean)
+		if circuits {
+			carried, made = countCircuits(w)
+			circuits = carried > made
+		}
+		if len(left) == 0 && !circuits || w.now >= end {
+			break
+		}
+	}
+	for _, x := range left {
+		for _, name := range x.names {
+			w.Violate(c, x.r.Host, "%s is %d, and was never 0 in %v", name, x.last[name], settleTime)
+		}
+	}
+	if circuits {
+		w.Violate(c, nil, "relays carry %d circuits and have made only %d", carried, made)
+	}
+}
+
+// clean notes the gauges that are zero, and reports whether all have been.
+func (x *held) clean() bool {
+	if !x.r.Host.alive {
+		return true
+	}
+	x.last = x.r.Node.Counters()
+	x.names = slices.DeleteFunc(x.names, func(name string) bool { return x.last[name] == 0 })
+	return len(x.names) == 0
+}
+
+// countCircuits counts those that relays carry for others, and those that relays have made: they make circuits of one
+// hop for the directory, and without clients there are no others.
+func countCircuits(w *World) (carried, made int64) {
+	for _, n := range w.networks {
+		for _, r := range n.Relays {
+			if r.Host.alive {
+				counters := r.Node.Counters()
+				made += counters["directory_circuits"]
+				carried += counters["relay_circuits"]
+			}
+		}
+	}
+	return carried, made
 }
 
 // watch sees which circuit of a client brought what.
