@@ -1,7 +1,6 @@
 package directory
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -151,7 +150,7 @@ func (a *Agent) load() {
 		now, c := a.env.Clock.Wall(), a.cfg.Follower.Current()
 		for _, sealed := range parts {
 			if d, bad := OpenDescriptor(sealed, a.network, now); bad == nil && d.Identity != a.cfg.Identity {
-				a.store.put(&entry{Descriptor: d, sealed: bytes.Clone(sealed), listed: c != nil && c.Lookup(d.Identity) != nil})
+				a.store.put(&entry{Descriptor: d, sealed: d.keep(sealed), listed: c != nil && c.Lookup(d.Identity) != nil})
 			}
 		}
 	}

@@ -268,6 +268,35 @@ func checkNickname(s string) error {
 	return nil
 }
 
+// remembered is a document with one signer that was found good, for all who get the same bytes.
+type remembered[T any] struct {
+	document    T
+	from, until time.Time // of the signer's certificate
+}
+
+// openRemembered is open, which verifies and decodes a document at a time, for a network that may remember. What depends
+// on the time beside the signer's certificate is for the caller to check, of what is returned too; a document that is
+// returned is not to be modified.
+func openRemembered[T any](sealed []byte, network *Network, now time.Time, kind cert.DocumentType, open func() (T, cert.Endorsement, error)) (T, error) {
+	if network.memo == nil {
+		d, _, err := open()
+		return d, err
+	}
+	var failed error
+	key := cert.MemoKey(kind.String(), network.ID[:], []byte{byte(b2i(network.Test))}, sealed)
+	r := network.memo.Once(key, func() (any, int) {
+		d, by, err := open()
+		if failed = err; err != nil {
+			return remembered[T]{}, 0
+		}
+		return remembered[T]{d, by.Certificate.From, by.Certificate.Until}, 3 * len(sealed)
+	}).(remembered[T])
+	if failed == nil && (now.Before(r.from) || !now.Before(r.until)) {
+		r.document, _, failed = open() // which says what is wrong
+	}
+	return r.document, failed
+}
+
 // openOne opens a document with one signer and returns the signer's endorsement beside it.
 func openOne(sealed []byte, network *Network, now time.Time, kind cert.DocumentType, maxSealed int) (cert.Document, cert.Endorsement, error) {
 	if len(sealed) > maxSealed {

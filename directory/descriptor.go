@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -59,6 +60,16 @@ type Descriptor struct {
 	// sets them; SealDescriptor does not look at them.
 	Issued time.Time
 	Digest cert.Digest
+
+	sealed []byte // for all who hold it; nil unless the network remembers
+}
+
+// keep is a copy of the sealed descriptor to be held beside it.
+func (d *Descriptor) keep(sealed []byte) []byte {
+	if d.sealed != nil {
+		return d.sealed
+	}
+	return bytes.Clone(sealed)
 }
 
 type wireMembership struct {
@@ -146,25 +157,41 @@ func (d *Descriptor) body() ([]byte, error) {
 // published at most DescriptorLifetime ago and not from the future. Whether it may still be spread as news is
 // another question: see IsNews.
 func OpenDescriptor(sealed []byte, network *Network, now time.Time) (*Descriptor, error) {
-	doc, by, err := openOne(sealed, network, now, cert.DescriptorDocument, MaxDescriptor)
+	d, err := openRemembered(sealed, network, now, cert.DescriptorDocument, func() (*Descriptor, cert.Endorsement, error) {
+		return openDescriptor(sealed, network, now)
+	})
+	if err == nil {
+		if err = d.checkPublished(now); err != nil {
+			err = fmt.Errorf("reading the descriptor of %s: %w", d.Identity.Short(), err)
+		}
+	}
 	if err != nil {
 		return nil, err
+	}
+	return d, nil
+}
+
+// openDescriptor is OpenDescriptor but for the time of publication.
+func openDescriptor(sealed []byte, network *Network, now time.Time) (*Descriptor, cert.Endorsement, error) {
+	doc, by, err := openOne(sealed, network, now, cert.DescriptorDocument, MaxDescriptor)
+	if err != nil {
+		return nil, by, err
 	}
 	d, err := decodeDescriptor(doc.Body)
 	if err == nil && d.Identity != by.Identity() {
 		err = fmt.Errorf("%w: it is of %s", ErrSigners, d.Identity.Short())
 	}
 	if err == nil {
-		err = d.checkPublished(now)
-	}
-	if err == nil {
 		err = d.check(network)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the descriptor of %s: %w", by.Identity().Short(), err)
+		return nil, by, fmt.Errorf("reading the descriptor of %s: %w", by.Identity().Short(), err)
 	}
 	d.Issued, d.Digest = by.Certificate.Issued(), doc.Digest
-	return d, nil
+	if network.memo != nil {
+		d.sealed = bytes.Clone(sealed)
+	}
+	return d, by, nil
 }
 
 // decodeDescriptor decodes a body; d.check is for the caller.

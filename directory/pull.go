@@ -1,7 +1,6 @@
 package directory
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -221,7 +220,7 @@ func (a *Agent) onPulled(p *pull, from env.Target, status Status, sealed []byte,
 		return
 	}
 	// Should it not be of the relay whose rumour named it, the rumour was false, and the descriptor is true all the same.
-	a.take(&entry{Descriptor: d, sealed: bytes.Clone(sealed)})
+	a.take(&entry{Descriptor: d, sealed: d.keep(sealed)})
 	a.endPull(p)
 	if p.hearsay != nil {
 		a.confirm(p.hearsay)

@@ -77,25 +77,39 @@ func sealRumour(network *Network, r Rumour, signer cert.Signer) ([]byte, error) 
 
 // OpenRumour verifies and decodes a rumour that is valid at now.
 func OpenRumour(sealed []byte, network *Network, now time.Time) (Rumour, error) {
-	doc, by, err := openOne(sealed, network, now, cert.RumourDocument, MaxRumour)
+	r, err := openRemembered(sealed, network, now, cert.RumourDocument, func() (Rumour, cert.Endorsement, error) {
+		return openRumour(sealed, network, now)
+	})
 	if err != nil {
 		return Rumour{}, err
 	}
-	r, err := decodeRumour(doc.Body)
-	if err == nil {
-		err = r.check(network)
-	}
-	if err == nil && r.Published.After(now.Add(DescriptorClockSkew)) {
+	if r.Published.After(now.Add(DescriptorClockSkew)) {
 		err = fmt.Errorf("%w: published %v, and the clock here says %v", ErrFromTheFuture, r.Published, now.UTC())
 	}
 	if err == nil && !now.Before(r.Expires) {
 		err = fmt.Errorf("%w at %v", ErrExpired, r.Expires)
 	}
 	if err != nil {
-		return Rumour{}, fmt.Errorf("reading a rumour of %s: %w", by.Identity().Short(), err)
+		return Rumour{}, fmt.Errorf("reading a rumour of %s: %w", r.Identity.Short(), err)
+	}
+	return r, nil
+}
+
+// openRumour is OpenRumour but for its dates.
+func openRumour(sealed []byte, network *Network, now time.Time) (Rumour, cert.Endorsement, error) {
+	doc, by, err := openOne(sealed, network, now, cert.RumourDocument, MaxRumour)
+	if err != nil {
+		return Rumour{}, by, err
+	}
+	r, err := decodeRumour(doc.Body)
+	if err == nil {
+		err = r.check(network)
+	}
+	if err != nil {
+		return Rumour{}, by, fmt.Errorf("reading a rumour of %s: %w", by.Identity().Short(), err)
 	}
 	r.Identity, r.Issued = by.Identity(), by.Certificate.Issued()
-	return r, nil
+	return r, by, nil
 }
 
 func decodeRumour(body []byte) (r Rumour, err error) {
