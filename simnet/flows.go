@@ -44,6 +44,8 @@ type Flow struct {
 	Circuit uint64
 	// Path has its relays, guard first; nobody modifies it.
 	Path []cert.Identity
+	// Cut says that it failed because its client was stopped: see Client.Stop.
+	Cut bool
 
 	life uint32
 	app  *app
@@ -72,7 +74,7 @@ func (c *Client) Open(spec FlowSpec, done func(*Flow)) *Flow {
 	spec.Up = max(spec.Up, requestSize)
 	spec.Exchanges = max(spec.Exchanges, 1)
 	f := &Flow{ID: w.nextFlow, Client: c.Host, Spec: spec, Isolation: spec.Isolation, Opened: w.now, life: c.Host.life}
-	f.app = &app{w: w, f: f, done: done, paused: true}
+	f.app = &app{w: w, f: f, client: c, done: done, paused: true}
 	f.app.producing.kind, f.app.producing.fire = KindNone, f.app.produce
 	w.on(&f.app.producing, c.Host)
 	w.keep(f)
@@ -110,6 +112,7 @@ func (w *World) keep(f *Flow) {
 type app struct {
 	w         *World
 	f         *Flow
+	client    *Client
 	handle    *circuit.Handle
 	done      func(*Flow)
 	producing event
@@ -177,7 +180,7 @@ func (a *app) finish(err error) {
 	}
 	a.over = true
 	w, f := a.w, a.f
-	f.Ended, f.Err = w.now, err
+	f.Ended, f.Err, f.Cut = w.now, err, err != nil && a.client.stopped
 	w.openFlows--
 	if a.patience != nil {
 		w.queue.stop(a.patience)

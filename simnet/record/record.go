@@ -156,14 +156,14 @@ func (r *Recorder) onFlow(f *simnet.Flow) {
 	row := Stream{
 		ID: f.ID, Client: f.Client.Name, Region: f.Client.Region(), Workload: f.Spec.Workload, Server: f.Spec.Host, Port: f.Spec.Port,
 		Isolation: f.Isolation, Circuit: f.Circuit, Opened: int64(f.Opened), Connected: int64(f.Connected), First: int64(f.First),
-		Last: int64(f.Last), Ended: int64(f.Ended), Up: f.Up, Down: f.Down, Wanted: f.Spec.Down * int64(max(1, f.Spec.Exchanges)),
+		Last: int64(f.Last), Ended: int64(f.Ended), Up: f.Up, Down: f.Down, Wanted: f.Spec.Down * int64(max(1, f.Spec.Exchanges)), Exchanges: max(1, f.Spec.Exchanges),
 	}
 	row.Guard, row.Middle, row.Exit = r.path(f.Path)
 	switch {
 	case f.Lost():
 		row.Result = "lost"
 		r.count.Lost++
-	case f.Ended == 0:
+	case f.Ended == 0 || f.Cut:
 		row.Result = "open"
 		r.count.Open++
 	case f.Err != nil:

@@ -93,6 +93,7 @@ func newRun(t *testing.T, seed uint64, dir string, format record.Format) *run {
 			t.Error(err)
 		}
 	})
+	w.At(18e9, n.Clients[0].Stop)
 	w.Run(20*time.Second + 300*time.Millisecond)
 	if recorder != nil {
 		if err := recorder.Close(); err != nil {
@@ -167,11 +168,11 @@ func (x *run) checkStreams(t *testing.T, rows []row) {
 	for _, r := range rows {
 		counts[r["result"]]++
 		f := x.flows[uint64(r.int(t, "id"))]
-		if ended := r["result"] == "ok" || r["result"] == "error"; ended != (f != nil) {
+		if ended := r["result"] == "ok" || r["result"] == "error"; ended != (f != nil && !f.Cut) {
 			t.Errorf("stream %s: result %s, and the world said that it ended: %v", r["id"], r["result"], f != nil)
 			continue
 		}
-		if f == nil {
+		if f == nil || f.Cut {
 			continue
 		}
 		if r.int(t, "opened_ns") != int64(f.Opened) || r.int(t, "first_ns") != int64(f.First) || r.int(t, "ended_ns") != int64(f.Ended) ||
@@ -221,7 +222,7 @@ func (x *run) checkCircuits(t *testing.T, rows []row) {
 			}
 		}
 	}
-	if built != x.built || causes["open"] == 0 || causes["gone"] == 0 || causes["closed"] == 0 {
+	if built != x.built || causes["gone"] == 0 || causes["closed"] == 0 {
 		t.Errorf("%d circuits were built, %d in the table; they ended by %v", x.built, built, causes)
 	}
 	if int(asked) < len(x.flows) {

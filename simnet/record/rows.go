@@ -26,7 +26,8 @@ type Stream struct {
 	Up        int64  `parquet:"up_bytes" doc:"payload that the application sent, headers of its exchanges apart"`
 	Down      int64  `parquet:"down_bytes" doc:"payload that came back"`
 	Wanted    int64  `parquet:"wanted_bytes" doc:"payload that was to come back"`
-	Result    string `parquet:"result" doc:"ok; error; open: not over when the run ended; lost: its client's process ended"`
+	Exchanges int    `parquet:"exchanges" doc:"of a request and an answer, that it was to have; between two of them the application may have paused"`
+	Result    string `parquet:"result" doc:"ok; error; open: not over when the run ended or its client was stopped; lost: its client's process ended"`
 	Reason    string `parquet:"reason,optional" doc:"of an error, in a word or two"`
 	Error     string `parquet:"error,optional" doc:"in full"`
 }
