@@ -12,6 +12,8 @@ const (
 	DefectCredit Defect = iota + 1
 	// DefectWindow takes each byte of DATA from the window of its stream twice, and so beyond its end.
 	DefectWindow
+	// DefectLeak forgets the cells that wait for a link which goes down, without giving their memory back.
+	DefectLeak
 )
 
 // Seed sets a defect, for tests of checkers.

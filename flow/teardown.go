@@ -119,6 +119,9 @@ func (g *Leg) forget() {
 	if len(l.circuits) == 0 {
 		l.idleSince = l.links.clock.Now()
 	}
+	if !l.up && l.links.budget.defect == DefectLeak {
+		g.queue = queue{}
+	}
 	for g.queue.n > 0 {
 		g.departed(g.queue.pop())
 	}

@@ -12,6 +12,7 @@ type Defect = flow.Defect
 const (
 	DefectCredit = flow.DefectCredit
 	DefectWindow = flow.DefectWindow
+	DefectLeak   = flow.DefectLeak
 )
 
 // Check verifies the accounts of the relay: credits, windows, memory and gauges. It is for tests and simulations,

@@ -58,7 +58,7 @@ func TestAuthoritiesThroughFaults(t *testing.T) {
 	t.Parallel()
 	seeds, length := uint64(1), 90*time.Second
 	if os.Getenv("CEPA_LONG") != "" {
-		seeds, length = 25, 5*time.Minute
+		seeds, length = 8, 5*time.Minute
 	}
 	for _, authorities := range []int{4, 7} {
 		for seed := range seeds {

@@ -16,11 +16,11 @@ func (w *World) inspect() {
 }
 
 // defect is the bug that a test has seeded in a host's node.
-func (w *World) defect(h *Host) (d node.Defect) {
+func (w *World) defect(h *Host) node.Defect {
 	if w.defects.node != nil {
-		d = w.defects.node(h)
+		return w.defects.node(h)
 	}
-	return d
+	return w.cfg.Defect
 }
 
 // AccountsChecker: credits and windows are never negative, and what was granted is with the neighbour, held, or
