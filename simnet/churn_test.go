@@ -43,7 +43,7 @@ func newChurning(t testing.TB, seed uint64, spec churnSpec) *churning {
 		Name: "churning", Test: true, Authorities: hosts, Parameters: directory.Parameters{
 			directory.IntervalMillis: spec.interval.Milliseconds(), directory.KeepaliveMillis: 60_000,
 			directory.MinRelays: int64(spec.relays / 2), directory.NewRelays: int64(spec.relays), directory.MeasureIntervals: 0,
-			directory.ReconcileMillis: (spec.interval / 6).Milliseconds(), // as in the daemon, where an hour has six
+			directory.ReconcileMillis: spec.interval.Milliseconds(),
 		},
 	})
 	if err != nil {
@@ -152,8 +152,13 @@ func (c *churning) end(spec churnSpec) {
 			})
 		}
 	}
+	for _, x := range c.checkers {
+		if x, ok := x.(*LivenessChecker); ok {
+			x.Within = time.Minute + spec.interval
+		}
+	}
 	c.Calm()
-	c.Run(time.Minute + 6*spec.interval)
+	c.Run(time.Minute + 3*spec.interval)
 }
 
 // TestChurn: relays leave and join, authorities restart, the network is cut in two and grows together, for hours,
@@ -186,7 +191,7 @@ func TestChurn(t *testing.T) {
 	for _, x := range c.checkers {
 		switch x := x.(type) {
 		case *ConsensusChecker:
-			if least := int((spec.length + 6*spec.interval) / spec.interval * 3 / 4); x.Seen < least {
+			if least := int((spec.length + 4*spec.interval) / spec.interval * 3 / 4); x.Seen < least {
 				t.Errorf("%d consensuses in %v, of one every %v", x.Seen, spec.length, spec.interval)
 			}
 			t.Logf("%d consensuses", x.Seen)
