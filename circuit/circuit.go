@@ -9,7 +9,7 @@ import (
 	"cepa/cert"
 	"cepa/env"
 	"cepa/flow"
-	"cepa/onion/cgo"
+	"cepa/onion"
 )
 
 // earlyCells is how many cells of a circuit, from its first, travel as RELAY_EARLY.
@@ -66,12 +66,12 @@ type circuit struct {
 	path   []hop
 	state  state
 	leg    *flow.Leg
-	layers []*cgo.Client // of the hops that are open
-	offer  *offer        // the handshake with hop len(layers)
-	extend []byte        // an EXTEND not yet packed
-	sent   int           // cells, for RELAY_EARLY
-	mux    *flow.Mux     // once open
-	most   int           // streams at once, once open
+	layers []onion.ClientLayer // of the hops that are open
+	offer  *offer              // the handshake with hop len(layers)
+	extend []byte              // an EXTEND not yet packed
+	sent   int                 // cells, for RELAY_EARLY
+	mux    *flow.Mux           // once open
+	most   int                 // streams at once, once open
 	began  env.Mono
 	moved  env.Mono // when the state changed last
 	heard  env.Mono // when a cell came last
@@ -84,6 +84,7 @@ type wiring struct {
 	network cert.NetworkID
 	budget  *flow.Budget
 	stats   *flow.Stats
+	crypto  onion.Suite // nil is onion.Real
 }
 
 // owner hears of a circuit's life. Nothing is heard after onDead.
@@ -203,7 +204,7 @@ func (c *circuit) sendExtend(message []byte) {
 // becomeKeying checks the next hop's answer in the pool and adds its layer.
 func (c *circuit) becomeKeying(reply []byte) {
 	c.become(stateKeying)
-	c.offer.finish(c.cfg.env.Pool, reply, func(layer *cgo.Client, allowed flow.Windows, err error) {
+	c.offer.finish(c.cfg.env.Pool, reply, func(layer onion.ClientLayer, allowed flow.Windows, err error) {
 		if c.state != stateKeying {
 			if layer != nil {
 				layer.Erase()

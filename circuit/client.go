@@ -11,6 +11,7 @@ import (
 	"cepa/directory"
 	"cepa/env"
 	"cepa/flow"
+	"cepa/onion"
 )
 
 // Config is what a Client is made of. All fields are needed unless they say otherwise.
@@ -35,7 +36,9 @@ type Config struct {
 	// OnCircuit hears of each step in the life of each circuit, inside the event in which it happens: it
 	// calls nothing of the Client. It may be nil, and is in the daemon.
 	OnCircuit func(Event)
-	Limits    Limits
+	// Crypto is the cryptography of circuits; nil is onion.Real.
+	Crypto onion.Suite
+	Limits Limits
 }
 
 // Limits are the bounds of a Client, in one place (docs/protocol.md, "Bounds").
@@ -171,7 +174,7 @@ type usedPort struct {
 func New(cfg Config) *Client {
 	c := &Client{
 		cfg: cfg, env: cfg.Env, log: cfg.Env.Log, limits: cfg.Limits,
-		wiring: wiring{env: cfg.Env, links: cfg.Links, network: cfg.NetworkID, budget: cfg.Budget, stats: cfg.FlowStats},
+		wiring: wiring{env: cfg.Env, links: cfg.Links, network: cfg.NetworkID, budget: cfg.Budget, stats: cfg.FlowStats, crypto: cfg.Crypto},
 		guards: newGuards(cfg.Env, cfg.NetworkID),
 		times:  newBuildTimes(cfg.Env, cfg.NetworkID, cfg.Limits),
 	}

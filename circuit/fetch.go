@@ -13,6 +13,7 @@ import (
 	"cepa/directory"
 	"cepa/env"
 	"cepa/flow"
+	"cepa/onion"
 )
 
 // DirectoryConfig is what a Directory is made of. All fields are needed.
@@ -22,6 +23,7 @@ type DirectoryConfig struct {
 	NetworkID cert.NetworkID
 	Budget    *flow.Budget
 	FlowStats *flow.Stats
+	Crypto    onion.Suite // nil is onion.Real
 	Limits    DirectoryLimits
 }
 
@@ -80,7 +82,7 @@ type Directory struct {
 func NewDirectory(cfg DirectoryConfig) *Directory {
 	return &Directory{
 		wiring: wiring{
-			env: cfg.Env, links: cfg.Links, network: cfg.NetworkID, budget: cfg.Budget, stats: cfg.FlowStats,
+			env: cfg.Env, links: cfg.Links, network: cfg.NetworkID, budget: cfg.Budget, stats: cfg.FlowStats, crypto: cfg.Crypto,
 		},
 		limits: cfg.Limits,
 		log:    cfg.Env.Log,

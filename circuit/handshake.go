@@ -9,7 +9,7 @@ import (
 	"cepa/cell"
 	"cepa/env"
 	"cepa/flow"
-	"cepa/onion/cgo"
+	"cepa/onion"
 	"cepa/onion/ntor"
 )
 
@@ -25,9 +25,10 @@ type offer struct {
 	identity, onionKey, network [32]byte
 	seed                        [seedSize]byte
 
-	client  *ntor.Client
+	crypto  onion.Suite
+	client  onion.Handshake
 	message []byte
-	layer   *cgo.Client
+	layer   onion.ClientLayer
 	allowed flow.Windows
 	err     error
 }
@@ -35,7 +36,10 @@ type offer struct {
 // newOffer reads the randomness for a handshake with h on the loop, so that the order in which
 // a pool works cannot be seen.
 func newOffer(w *wiring, h hop) *offer {
-	o := &offer{identity: h.identity, onionKey: h.onionKey, network: w.network}
+	o := &offer{crypto: w.crypto, identity: h.identity, onionKey: h.onionKey, network: w.network}
+	if o.crypto == nil {
+		o.crypto = onion.Real{}
+	}
 	_, _ = io.ReadFull(w.env.Rand, o.seed[:]) // law: never fails
 	return o
 }
@@ -47,7 +51,7 @@ func (o *offer) start(pool env.Pool, done func(message []byte, err error)) {
 			{Type: flow.ExtensionWindows, Data: flow.EncodeWindows(flow.ClientWindows)},
 		})
 		if err == nil {
-			o.client, o.message, err = ntor.NewClient(bytes.NewReader(o.seed[:]), o.identity, o.onionKey, o.network, request)
+			o.client, o.message, err = o.crypto.Begin(bytes.NewReader(o.seed[:]), o.identity, o.onionKey, o.network, request)
 		}
 		clear(o.seed[:])
 		o.err = err
@@ -58,7 +62,7 @@ var errExtensions = errors.New("the relay answered with other extensions than it
 
 // finish checks the relay's reply, which is copied, and makes the layer of the new hop.
 // allowed are the windows that the relay grants.
-func (o *offer) finish(pool env.Pool, reply []byte, done func(layer *cgo.Client, allowed flow.Windows, err error)) {
+func (o *offer) finish(pool env.Pool, reply []byte, done func(layer onion.ClientLayer, allowed flow.Windows, err error)) {
 	reply = bytes.Clone(reply)
 	pool.Offload(func() { o.err = o.key(reply) }, func() { done(o.layer, o.allowed, o.err) })
 }
@@ -79,6 +83,6 @@ func (o *offer) key(reply []byte) error {
 	if o.allowed, err = flow.DecodeWindows(list[0].Data); err != nil {
 		return fmt.Errorf("finishing a circuit handshake: %w", err)
 	}
-	o.layer, err = cgo.NewClient(cell.BodySize, keys.Material[:])
+	o.layer, err = o.crypto.ClientLayer(cell.BodySize, keys.Material[:])
 	return err
 }

@@ -41,7 +41,7 @@ type Transfers struct {
 // NewTransfers makes a Transfers. The Limits of cfg are not used.
 func NewTransfers(cfg DirectoryConfig) *Transfers {
 	return &Transfers{wiring: wiring{
-		env: cfg.Env, links: cfg.Links, network: cfg.NetworkID, budget: cfg.Budget, stats: cfg.FlowStats,
+		env: cfg.Env, links: cfg.Links, network: cfg.NetworkID, budget: cfg.Budget, stats: cfg.FlowStats, crypto: cfg.Crypto,
 	}}
 }
 

@@ -11,6 +11,7 @@ import (
 	"cepa/directory"
 	"cepa/env"
 	"cepa/flow"
+	"cepa/onion"
 )
 
 // ClientConfig is what a client is made of.
@@ -27,7 +28,9 @@ type ClientConfig struct {
 	// OnReady is called once, when a circuit has carried data.
 	OnReady func()
 	// OnCircuit hears of the life of each circuit, see circuit.Config; nil in the daemon.
-	OnCircuit  func(circuit.Event)
+	OnCircuit func(circuit.Event)
+	// Crypto replaces the cryptography of circuits, in a simulation; nil in the daemon.
+	Crypto     onion.Suite
 	Undefended directory.Undefended // zero but in the attack suite
 	Defect     Defect               // zero but in tests of checkers
 }
@@ -58,7 +61,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	c.budget.Seed(cfg.Defect)
 	c.links = newLinks(cfg.Env, cfg.Network, c.budget, &c.stats, c, nil)
 	c.fetch = circuit.NewDirectory(circuit.DirectoryConfig{
-		Env: cfg.Env, Links: c.links, NetworkID: cfg.Network.ID, Budget: c.budget, FlowStats: &c.stats,
+		Env: cfg.Env, Links: c.links, NetworkID: cfg.Network.ID, Budget: c.budget, FlowStats: &c.stats, Crypto: cfg.Crypto,
 		Limits: circuit.DefaultDirectoryLimits(),
 	})
 	c.follower = directory.NewFollower(directory.FollowerConfig{
@@ -69,7 +72,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		Undefended:  cfg.Undefended,
 	})
 	c.circuits = circuit.New(circuit.Config{
-		Env: cfg.Env, Links: c.links, NetworkID: cfg.Network.ID, Budget: c.budget, FlowStats: &c.stats,
+		Env: cfg.Env, Links: c.links, NetworkID: cfg.Network.ID, Budget: c.budget, FlowStats: &c.stats, Crypto: cfg.Crypto,
 		View: c.follower.Current, Test: cfg.Network.Test, Limits: circuit.DefaultLimits(),
 		Restrict: cfg.Restrict, OnTrouble: c.onTrouble, OnCircuit: cfg.OnCircuit,
 	})

@@ -14,6 +14,7 @@ import (
 	"cepa/env"
 	"cepa/flow"
 	"cepa/measure"
+	"cepa/onion"
 	"cepa/relay"
 )
 
@@ -46,6 +47,8 @@ type RelayConfig struct {
 	Defect     Defect               // zero but in tests of checkers
 	// Encapsulate replaces ML-KEM's own randomness, in a simulation; nil in the daemon.
 	Encapsulate func(*mlkem.EncapsulationKey768) (sharedKey, ciphertext []byte)
+	// Crypto replaces the cryptography of circuits, in a simulation; nil in the daemon.
+	Crypto onion.Suite
 }
 
 // Gossip is the carrier of rumours, by memberlist in the daemon.
@@ -89,7 +92,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	r.budget.Seed(cfg.Defect)
 	r.links = newLinks(cfg.Env, cfg.Network, r.budget, &r.stats, r, r.vouchedFor)
 	r.fetch = circuit.NewDirectory(circuit.DirectoryConfig{
-		Env: cfg.Env, Links: r.links, NetworkID: cfg.Network.ID, Budget: r.budget, FlowStats: &r.stats,
+		Env: cfg.Env, Links: r.links, NetworkID: cfg.Network.ID, Budget: r.budget, FlowStats: &r.stats, Crypto: r.cfg.Crypto,
 		Limits: circuit.DefaultDirectoryLimits(),
 	})
 	r.follower = directory.NewFollower(directory.FollowerConfig{
@@ -121,7 +124,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	}
 	r.speed = directory.NewSpeedTests(cfg.Env, cfg.Network, r.Identity())
 	rc := relay.Config{
-		Env: cfg.Env, Links: func() *flow.Links { return r.links }, Budget: r.budget, FlowStats: &r.stats,
+		Env: cfg.Env, Links: func() *flow.Links { return r.links }, Budget: r.budget, FlowStats: &r.stats, Crypto: r.cfg.Crypto,
 		Identity: r.Identity(), NetworkID: cfg.Network.ID, OnionKeys: cfg.Keys.OnionKeys, Directory: r.agent, SpeedTest: r.speed.Answer,
 		RequestLimit: r.agent.RequestLimit,
 		Addresses:    cfg.Addresses, DirectoryOnly: cfg.DirectoryOnly, Test: cfg.Network.Test, IPv6: cfg.IPv6, Encapsulate: cfg.Encapsulate,
@@ -146,7 +149,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 // newMeasurer makes what an authority measures relays with.
 func (r *Relay) newMeasurer() {
 	r.transfers = circuit.NewTransfers(circuit.DirectoryConfig{
-		Env: r.env, Links: r.links, NetworkID: r.cfg.Network.ID, Budget: r.budget, FlowStats: &r.stats,
+		Env: r.env, Links: r.links, NetworkID: r.cfg.Network.ID, Budget: r.budget, FlowStats: &r.stats, Crypto: r.cfg.Crypto,
 	})
 	r.measurer = measure.New(measure.Config{
 		Env: r.env, Network: r.cfg.Network, Self: r.Identity(), Signer: r.cfg.Keys.Signer,

@@ -10,7 +10,7 @@ import (
 	"cepa/env"
 	"cepa/flow"
 	"cepa/ipaddr"
-	"cepa/onion/cgo"
+	"cepa/onion"
 )
 
 // circuit is one circuit through this relay.
@@ -29,8 +29,8 @@ type circuit struct {
 	from    string    // what limits count the previous hop by, when CREATE came
 	message []byte    // the client's handshake, until the pool has it
 	arrived env.Mono
-	crypto  *cgo.Relay // nil while waiting
-	mux     *flow.Mux  // the streams of an end
+	crypto  onion.RelayLayer // nil while waiting
+	mux     *flow.Mux        // the streams of an end
 	command cell.Command
 	extend  *extension // the one EXTEND outstanding
 	middle  bool       // CREATED came from the next hop
@@ -53,7 +53,7 @@ type (
 // maxClientStreams is how many streams a circuit that ends at its first relay may have.
 const maxClientStreams = 8
 
-func (c *circuit) becomeOpen(crypto *cgo.Relay, allowed flow.Windows) {
+func (c *circuit) becomeOpen(crypto onion.RelayLayer, allowed flow.Windows) {
 	c.crypto = crypto
 	streams := flow.MaxStreamsFor(granted, allowed)
 	if c.prev.Link().Peer().Client() {

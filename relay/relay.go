@@ -25,7 +25,7 @@ import (
 	"cepa/flow"
 	"cepa/ipaddr"
 	"cepa/limit"
-	"cepa/onion/cgo"
+	"cepa/onion"
 	"cepa/onion/ntor"
 )
 
@@ -75,7 +75,9 @@ type Config struct {
 	// Encapsulate replaces ML-KEM's own randomness (a simulator does); nil for the system's.
 	// It must be safe to call in the pool.
 	Encapsulate func(*mlkem.EncapsulationKey768) (sharedKey, ciphertext []byte)
-	Limits      Limits
+	// Crypto is the cryptography of circuits; nil is onion.Real.
+	Crypto onion.Suite
+	Limits Limits
 }
 
 // Limits are the bounds of this package, in one place (docs/protocol.md, "Bounds").
@@ -166,6 +168,9 @@ type Relay struct {
 // New makes a Relay. It does nothing until OnCreate is called.
 func New(cfg Config) *Relay {
 	l := cfg.Limits
+	if cfg.Crypto == nil {
+		cfg.Crypto = onion.Real{}
+	}
 	return &Relay{
 		cfg:       cfg,
 		env:       cfg.Env,
@@ -270,7 +275,8 @@ func (r *Relay) handshake(c *circuit) {
 		err     error
 		allowed flow.Windows
 		message = c.message
-		onion   = r.cfg.OnionKeys()
+		accepts = r.cfg.OnionKeys()
+		suite   = r.cfg.Crypto
 		id      = [32]byte(r.cfg.Identity)
 		network = [32]byte(r.cfg.NetworkID)
 		encaps  = r.cfg.Encapsulate
@@ -284,7 +290,7 @@ func (r *Relay) handshake(c *circuit) {
 			allowed, sm, err = negotiate(cm)
 			return sm, err
 		}
-		keys, reply, err = ntor.Server(bytes.NewReader(seed[:]), encaps, id, onion, network, message, accept)
+		keys, reply, err = suite.Answer(bytes.NewReader(seed[:]), encaps, id, accepts, network, message, accept)
 		clear(seed[:])
 	}, func() {
 		r.running--
@@ -332,7 +338,7 @@ func (c *circuit) onHandshake(keys *ntor.Keys, reply []byte, allowed flow.Window
 		c.becomeDead(reason)
 		return
 	}
-	crypto, err := cgo.NewRelay(cell.BodySize, keys.Material[:])
+	crypto, err := r.cfg.Crypto.RelayLayer(cell.BodySize, keys.Material[:])
 	if err != nil {
 		c.becomeDead(cell.ReasonInternal)
 		return

@@ -139,7 +139,7 @@ func (r *Relay) Start() error {
 	r.Node, err = node.NewRelay(node.RelayConfig{
 		Env: h.env, Network: r.n.File, Keys: r.Keys, Addresses: []netip.AddrPort{netip.AddrPortFrom(h.Address, r.n.port)},
 		Policy: policy, MemoryBytes: r.spec.MemoryMiB << 20, Bandwidth: r.spec.Bandwidth, Nickname: nickname(h.Name), Software: "simnet",
-		DirectoryOnly: r.spec.DirectoryOnly, Gossip: r.gossip, Encapsulate: encapsulate, Defect: w.defect(h),
+		DirectoryOnly: r.spec.DirectoryOnly, Gossip: r.gossip, Encapsulate: encapsulate, Crypto: w.suite, Defect: w.defect(h),
 		OnConsensus: func(c *directory.Consensus) {
 			for _, x := range w.checkers {
 				x.OnConsensus(w, h, c)
@@ -271,7 +271,7 @@ func (c *Client) Start() (err error) {
 	e.Network = nil // a client has no way to the clear net
 	c.Ready, c.stopped, c.paths = 0, false, make(map[uint64][]cert.Identity)
 	c.Node, err = node.NewClient(node.ClientConfig{
-		Env: e, Network: c.n.File, MemoryBytes: c.spec.MemoryMiB << 20, Defect: w.defect(h),
+		Env: e, Network: c.n.File, MemoryBytes: c.spec.MemoryMiB << 20, Crypto: w.suite, Defect: w.defect(h),
 		OnProgress: func(percent int, doing, waiting string) { c.Percent, c.Doing, c.Waiting = percent, doing, waiting },
 		OnReady:    c.becomeReady,
 		OnCircuit:  c.onCircuit,

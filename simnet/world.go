@@ -10,6 +10,8 @@ import (
 	"cepa/circuit"
 	"cepa/env"
 	"cepa/node"
+	"cepa/onion"
+	"cepa/onion/standin"
 	"cepa/simnet/parallel"
 )
 
@@ -32,6 +34,8 @@ type Config struct {
 	Last int
 	// Defect is a bug that tests of checkers seed in every node; zero otherwise.
 	Defect node.Defect
+	// Crypto is the cryptography of circuits: Full, which is the default, or Fast. New panics for another.
+	Crypto string
 	// Workers are the goroutines beside the caller's that make what nodes offload; 0 is one for each processor but one,
 	// and less is none. A run does not depend on them.
 	Workers int
@@ -39,6 +43,15 @@ type Config struct {
 	// a run does not depend on it.
 	Forgetful bool
 }
+
+// Cryptography of circuits.
+const (
+	// Full is the protocol's own.
+	Full = "full"
+	// Fast puts package standin in its place: the same sizes, and no secrecy. Everything happens at the same times (see
+	// World.TimingHash), with other bytes in cells.
+	Fast = "fast"
+)
 
 // memoBytes is about how much is remembered of documents that were read.
 const memoBytes = 256 << 20
@@ -62,6 +75,7 @@ type World struct {
 	blocked map[[2]int32]bool // pairs of hosts, see Cut
 	faulty  bool              // some path may be cut
 
+	suite    onion.Suite // of circuits; nil is the protocol's
 	pool     *parallel.Pool
 	memo     cert.Memo // nil when Forgetful
 	buffers  buffers
@@ -106,6 +120,14 @@ func New(cfg Config) *World {
 	}
 	if cfg.Last == 0 {
 		w.cfg.Last = 64
+	}
+	switch cfg.Crypto {
+	case "", Full:
+		w.cfg.Crypto = Full
+	case Fast:
+		w.suite = standin.Suite{}
+	default:
+		panic(fmt.Sprintf("simnet: the cryptography %q is neither %q nor %q", cfg.Crypto, Full, Fast))
 	}
 	w.pool = parallel.New(cfg.Workers)
 	if !cfg.Forgetful {
@@ -251,6 +273,9 @@ func (w *World) on(e *event, h *Host) {
 		e.life = h.life
 	}
 }
+
+// Crypto is the cryptography of circuits: Full or Fast.
+func (w *World) Crypto() string { return w.cfg.Crypto }
 
 // Hosts are all machines, in the order in which they were made. The slice is not to be modified.
 func (w *World) Hosts() []*Host { return w.hosts }

@@ -8,8 +8,9 @@ import (
 
 // setCrypto chooses the cryptography of a world.
 func setCrypto(cfg *simnet.Config, mode string) error {
-	if mode != "full" {
-		return fmt.Errorf("crypto is %q; want \"full\"", mode)
+	if mode != simnet.Full && mode != simnet.Fast {
+		return fmt.Errorf("crypto is %q; want %q or %q", mode, simnet.Full, simnet.Fast)
 	}
+	cfg.Crypto = mode
 	return nil
 }
