@@ -26,7 +26,7 @@ Example:
 
    cepa sim run quick --seed 1 --out /tmp/quick`),
 		Subcommands: []*cli.Command{
-			simRunCommand(), simReproCommand(), simListCommand(), simShowCommand(), simCalibrateCommand(),
+			simRunCommand(), simReproCommand(), simListCommand(), simShowCommand(), simReportCommand(), simFuzzCommand(), simCalibrateCommand(),
 		},
 	}
 }

@@ -75,7 +75,7 @@ func runSim(c *cli.Context) error {
 	}
 	job := lab.Job{
 		Scenario: s, Seed: c.Uint64("seed"), Options: scenario.Options{Streams: streams, Crypto: c.String("crypto")},
-		Dir: c.String("out"), Force: c.Bool("force"), Record: record.Options{Sample: c.Duration("sample")},
+		Dir: c.String("out"), Force: c.Bool("force"), Report: true, Record: record.Options{Sample: c.Duration("sample")},
 		Version: c.App.Version, Commit: commit(), Command: commandLine(c),
 	}
 	if c.Bool("csv") {

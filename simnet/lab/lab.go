@@ -23,6 +23,7 @@ import (
 
 	"cepa/simnet"
 	"cepa/simnet/record"
+	"cepa/simnet/report"
 	"cepa/simnet/scenario"
 	"cepa/simnet/scenarios"
 )
@@ -38,6 +39,8 @@ type Job struct {
 	Force bool
 	// Record says how tables are written; its Dir is the Job's.
 	Record record.Options
+	// Report makes the page of plots too.
+	Report bool
 	// Version, Commit and Command are what the manifest says of them.
 	Version, Commit string
 	Command         []string
@@ -106,6 +109,9 @@ func Run(ctx context.Context, job Job, tell func(Progress)) (*Result, error) {
 	job.fill(r, &res.Manifest, x)
 	if err == nil && job.Dir != "" {
 		err = res.Manifest.Write(job.Dir)
+	}
+	if err == nil && job.Dir != "" && job.Report {
+		err = report.File(filepath.Join(job.Dir, record.ReportFile), job.Dir)
 	}
 	return res, err
 }

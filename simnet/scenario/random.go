@@ -9,7 +9,7 @@ import (
 )
 
 // weibull draws a time from a Weibull distribution with a scale and a shape in thousandths, without
-// floating point, which differs from machine to machine. The longest is a thousand times the scale.
+// floating point, which differs from machine to machine. The longest is a million times the scale.
 func weibull(dice simnet.Stream, scale time.Duration, shape int64) time.Duration {
 	x := dice.Exponential(1 << 32) // of mean 1, in units of 2^-32
 	if x <= 0 {
@@ -79,10 +79,10 @@ var roots = func() (r [32]uint64) {
 	return r
 }()
 
-// exp2 is d times two to the power of y, which is in units of 2^-32; at most a thousand times d.
+// exp2 is d times two to the power of y, which is in units of 2^-32; at most a million times d.
 func exp2(d time.Duration, y int64) time.Duration {
-	const most = 1000
-	if y >= 10<<32 {
+	const most = 1_000_000
+	if y >= 20<<32 {
 		return bounded(d, most)
 	}
 	whole, fraction := y>>32, uint32(y)
@@ -98,7 +98,7 @@ func exp2(d time.Duration, y int64) time.Duration {
 	}
 	// m/2^62 is from 1 to 2.
 	high, low := bits.Mul64(uint64(d), m)
-	shift := uint(62 - whole) // 53 to 124
+	shift := uint(62 - whole) // 43 to 124
 	var v uint64
 	switch {
 	case shift >= 64:
