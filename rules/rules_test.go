@@ -27,7 +27,7 @@ const module = "cepa"
 // values hold no state. Neither may touch the world but through package env.
 var (
 	actors = []string{"flow", "relay", "circuit", "directory", "measure", "node"}
-	values = []string{"cell", "cert", "ipaddr", "limit", "nearest", "onion/cgo", "onion/ntor", "env"}
+	values = []string{"cell", "cert", "ipaddr", "limit", "nearest", "onion", "onion/cgo", "onion/ntor", "onion/standin", "env"}
 	// worlds implement env without touching this one.
 	worlds = []string{"simnet", "simnet/scenario"}
 )
@@ -73,16 +73,19 @@ var imports = map[string][]string{
 	"cert":       {},
 	"onion/cgo":  {},
 	"onion/ntor": {},
-	"env":        {"cert"},
-	"limit":      {"env"},
-	"nearest":    {},
-	"flow":       {"cell", "cert", "env", "ipaddr"},
-	"directory":  {"cell", "cert", "env", "ipaddr", "limit", "nearest"},
-	"relay":      {"cell", "cert", "directory", "env", "flow", "ipaddr", "limit", "onion/cgo", "onion/ntor"},
-	"circuit":    {"cell", "cert", "directory", "env", "flow", "ipaddr", "onion/cgo", "onion/ntor"},
-	"measure":    {"cert", "circuit", "directory", "env"},
+	"onion":      {"onion/cgo", "onion/ntor"},
+	// Stand-ins for simulations; nobody else may import them, see TestStandInsAreForSimulationsOnly.
+	"onion/standin": {"onion", "onion/cgo", "onion/ntor"},
+	"env":           {"cert"},
+	"limit":         {"env"},
+	"nearest":       {},
+	"flow":          {"cell", "cert", "env", "ipaddr"},
+	"directory":     {"cell", "cert", "env", "ipaddr", "limit", "nearest"},
+	"relay":         {"cell", "cert", "directory", "env", "flow", "ipaddr", "limit", "onion", "onion/ntor"},
+	"circuit":       {"cell", "cert", "directory", "env", "flow", "ipaddr", "onion", "onion/ntor"},
+	"measure":       {"cert", "circuit", "directory", "env"},
 	// The simulator makes nodes as the daemon does, and has nothing of what is inside them.
-	"simnet":          {"cell", "cert", "circuit", "directory", "env", "node", "simnet/parallel"},
+	"simnet":          {"cell", "cert", "circuit", "directory", "env", "node", "onion", "onion/standin", "simnet/parallel"},
 	"simnet/record":   {"cell", "cert", "circuit", "directory", "env", "flow", "simnet"},
 	"simnet/report":   {"simnet/record"},
 	"simnet/scenario": {"cell", "directory", "env", "nearest", "simnet", "simnet/calibration"},
