@@ -34,8 +34,15 @@
 // # Use
 //
 // New makes a World, Host its machines, and Relay, Client and Server put something on them. Run
-// lets time pass. Everything belongs to the one goroutine that calls it: there is no other. What
+// lets time pass. Everything belongs to the one goroutine that calls it. What
 // runs as an event (a server's handler, a function given to At) may call anything but Run.
+//
+// Two things make a run faster and leave it as it is. What nodes offload is made by other processors while the world goes
+// on (package parallel; Config.Workers): the result is waited for in the event in which it is due. And a document that one
+// node has verified or read is not verified or read again by the others (cert.Memo; Config.Forgetful): a signature over
+// the same bytes is checked once, and all who hold a consensus share what was decoded of it. Config.Crypto can
+// replace the cryptography of circuits by stand-ins of the same sizes: everything happens at the same times, with other
+// bytes in cells. What a computation costs in virtual time is said by CPU in either case.
 //
 // Checkers look at a run from outside, whatever its scenario: see Checker. TraceHash tells one
 // run from another.
