@@ -350,6 +350,9 @@ func classes(runs []*run, of func(int64) string) []string {
 	return list
 }
 
+// leastDrawn is how many values a distribution needs to be drawn.
+const leastDrawn = 5
+
 // shares adds a figure of distributions, and their numbers.
 func (p *page) shares(title, what, unit string, x axis, groups []group) error {
 	f := &figure{Title: title, What: what}
@@ -367,7 +370,7 @@ func (p *page) shares(title, what, unit string, x axis, groups []group) error {
 		if g.name == "" || len(groups) == 1 && !p.Several {
 			g.name = "all"
 		}
-		all = append(all, series{name: g.name, hue: g.hue, points: distribution(g.values)}) // sorts
+		points := distribution(g.values) // sorts
 		row := numberRow{Name: g.name, Hue: g.hue, N: number(float64(len(g.values)))}
 		for _, q := range []float64{0.05, 0.5, 0.9, 0.95, 0.99} {
 			row.Cells = append(row.Cells, x.label(quantile(g.values, q)))
@@ -380,13 +383,20 @@ func (p *page) shares(title, what, unit string, x axis, groups []group) error {
 			}
 		}
 		n.Rows = append(n.Rows, row)
-		f.Legend = append(f.Legend, key{Name: fmt.Sprintf("%s (%s)", g.name, row.N), Hue: g.hue})
+		if len(g.values) >= leastDrawn {
+			all = append(all, series{name: g.name, hue: g.hue, points: points})
+			f.Legend = append(f.Legend, key{Name: fmt.Sprintf("%s (%s)", g.name, row.N), Hue: g.hue})
+		}
 	}
-	if len(all) == 0 {
+	if len(n.Rows) == 0 {
 		f.Empty = "There was none."
 		return nil
 	}
 	p.Numbers = append(p.Numbers, n)
+	if len(all) == 0 {
+		f.Empty = "Too few for a plot: see the numbers below."
+		return nil
+	}
 	var err error
 	f.SVG, err = drawn(all, x, axis{min: 0, max: 1, label: percent}, false)
 	return err
@@ -437,7 +447,9 @@ func (p *page) overTime(runs []*run) error {
 				continue
 			}
 			part(r.name+", 95 %", i, false, func(m moment) float64 { return m.p95 })
-			part(r.name+", median", i, true, func(m moment) float64 { return m.median })
+			if len(runs) == 2 {
+				part(r.name+", median", i, true, func(m moment) float64 { return m.median })
+			}
 		}
 		if err := p.lines(g.title, g.what+": quantiles over the nodes.", x, g.y, all); err != nil {
 			return err
