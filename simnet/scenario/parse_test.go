@@ -221,11 +221,11 @@ func TestDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var visit func(t_ reflect.Type, table string)
+	var visit func(typ reflect.Type, table string)
 	visit = func(typ reflect.Type, table string) {
 		names, types := fields(typ)
 		for _, name := range names {
-			if !bytes.Contains(page, []byte("`"+name+"`")) {
+			if !bytes.Contains(page, []byte("`"+name+"`")) && !bytes.Contains(page, []byte("["+name+"]")) {
 				t.Errorf("docs/simulation.md does not say what `%s` of %s is", name, table)
 			}
 			at := types[name]
