@@ -17,11 +17,13 @@
 //   - Distance. Latency between regions, with jitter (Latency).
 //   - Access links. A rate up and a rate down a host. Upwards, connections take turns, as the
 //     kernel's queues have it; downwards, there is one queue with a bounded length.
-//   - TCP. Round trips of the handshake (with TLS and HELLO on links), slow start from ten segments,
-//     a congestion window that bounds the bytes in flight, a receive window that grows as the
-//     receiver reads, no growth of a window that is not used, restart after idleness. A packet that is
-//     lost delays its connection by a round trip, or by a timeout when nothing follows it, and shrinks
-//     the window. Growth after a loss is Reno's.
+//   - TCP. Round trips of the handshake (with TLS and HELLO on links), slow start from ten segments that
+//     ends before a queue overflows (HyStart), CUBIC, a congestion window that bounds the bytes in
+//     flight, a receive window that grows as the receiver reads, no growth of a window that is not used,
+//     restart after idleness. A packet that is lost arrives a round trip later, or after a timeout when
+//     nothing follows it, and what follows it waits for it; the window shrinks, and the rest goes on
+//     meanwhile (selective acknowledgement). Single transfers take what they take on Linux, to within
+//     10 % (TestTransfersTakeWhatTheyTakeOnLinux).
 //   - Faults. Crash, restart, silence, partition, loss, congestion, wrong clocks, slow disks.
 //
 // # What is not

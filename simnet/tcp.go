@@ -51,12 +51,12 @@ type end struct {
 	peakEnd  env.Mono // … which is a round trip later
 	acks     ring[ack]
 	acking   event // the first of acks arrives, when somebody waits for it
-	window   int
-	limit    int // of slow start
-	mended   env.Mono
-	used     env.Mono // when something was sent last
-	stuck    event    // try again: nothing comes through
-	tries    int
+	congestion
+	sent   int64 // bytes, in all
+	mended env.Mono
+	used   env.Mono // when something was sent last
+	stuck  event    // try again: nothing comes through
+	tries  int
 
 	// Receiving.
 	inbox    ring[segment]
@@ -74,8 +74,12 @@ type segment struct {
 	data   []byte
 	buffer []byte // to be given back when the data is read; nil when more of it follows
 	last   markers
-	at     env.Mono // when it reaches the far end's access link, and then: the far end
-	lost   bool     // at first
+	lost   bool          // at first
+	at     env.Mono      // when all of it reaches the far end's access link, and then: the far end
+	left   env.Mono      // when it was sent
+	span   time.Duration // from its first packet to its last
+	mend   time.Duration // how much later it arrives because it was lost
+	tail   bool          // nothing follows that would tell of the loss
 }
 
 // markers are what is in the stream beside bytes.
@@ -90,6 +94,7 @@ const (
 type ack struct {
 	at   env.Mono
 	n    int
+	trip time.Duration // of the first packet of these
 	lost bool
 }
 
@@ -103,9 +108,10 @@ func (w *World) connect(a, b *Host, link bool) (near, far *end) {
 func (w *World) newEnd(h, to *Host, link bool) *end {
 	e := &end{
 		w: w, host: h, lat: w.latency.oneWay[h.region][to.region], link: link, paused: true,
-		window: windowStart, limit: windowMost, used: w.now, place: len(h.ends), meter: w.meterOf(h, to, link),
+		used: w.now, place: len(h.ends), meter: w.meterOf(h, to, link),
 	}
 	h.ends = append(h.ends, e)
+	e.congestion.begin()
 	e.flushing.kind, e.flushing.fire = KindFlush, e.flush
 	e.reading.kind, e.reading.fire = KindNone, e.deliver
 	w.on(&e.flushing, h)
@@ -216,6 +222,7 @@ func (e *end) room() int { return readerStart + 2*e.read - e.held }
 func (e *end) leave(n int) {
 	p, buffer := e.kernel.first(n)
 	e.under += len(p)
+	e.sent += int64(len(p))
 	if e.meter != nil {
 		e.meter.Bytes += int64(len(p))
 	}
@@ -237,12 +244,13 @@ func (e *end) travel(s segment, n int) {
 	if n > 0 {
 		wire := int64(n) + packets*(segmentMTU-segmentMSS)
 		h.meter.Up += wire
-		at = h.up.pass(at, wire)
+		s.left, s.span = at, h.up.takes(wire-min(wire, segmentMTU))
+		at = h.up.pass(at, 0, wire)
 	}
 	at = at.Add(w.delay(h, e.far.host, e.lat))
 	if p := h.loss; p > 0 && n > 0 && h.dice.Uint64()>>32 < min(p*uint64(packets), 1<<32-1) {
 		s.lost = true
-		at = at.Add(e.mend(n))
+		s.mend, s.tail = e.mend()
 	}
 	e.last = max(e.last, at)
 	s.at = e.last
@@ -253,13 +261,13 @@ func (e *end) travel(s segment, n int) {
 }
 
 // mend is how much later a segment arrives whose first copy was lost: a round trip when others follow
-// and tell of the gap, a timeout when not.
-func (e *end) mend(n int) time.Duration {
+// and tell of the gap, a timeout when none do.
+func (e *end) mend() (late time.Duration, tail bool) {
 	trip := e.trip()
 	if e.kernel.size+e.queue.size >= 3*segmentMSS {
-		return trip
+		return trip, false
 	}
-	return max(200*time.Millisecond, 2*trip)
+	return max(200*time.Millisecond, 2*trip), true
 }
 
 // trip is the time there and back, when nothing is in the way.
@@ -300,16 +308,7 @@ func (e *end) arrive() {
 	e.tries = 0
 	done := w.now
 	if n := len(s.data); n > 0 {
-		down := &far.host.down
-		full := down.free.Sub(w.now) > far.host.spec.Buffer
-		packets := int64(n+segmentMSS-1) / segmentMSS
-		wire := int64(n) + packets*(segmentMTU-segmentMSS)
-		far.host.meter.Down += wire
-		done = down.pass(done, wire)
-		if full {
-			s.lost = true
-			done = done.Add(e.trip())
-		}
+		done = e.through(s, n)
 	}
 	if e.landed > 0 {
 		done = max(done, e.flight.at(e.landed-1).at)
@@ -328,6 +327,42 @@ func (e *end) arrive() {
 	}
 }
 
+// through has a segment of n bytes pass the far end's access link, and be acknowledged. It returns when
+// all of it is there: later than it came through, when a part was lost.
+func (e *end) through(s *segment, n int) env.Mono {
+	w, far := e.w, e.far
+	down := &far.host.down
+	wait := max(down.free.Sub(w.now), 0)
+	packets := int64(n+segmentMSS-1) / segmentMSS
+	wire := int64(n) + packets*(segmentMTU-segmentMSS)
+	far.host.meter.Down += wire
+	// The first packet need not wait for the last.
+	first := max(down.free, w.now.Add(-s.span)).Add(down.takes(min(wire, segmentMTU)))
+	done := max(down.pass(w.now, s.span, wire), w.now)
+	if down.rate > 0 {
+		done = max(done, w.now.Add(down.takes(min(wire, segmentMTU))))
+	}
+	if wait > far.host.spec.Buffer {
+		s.lost = true
+		s.mend += e.trip()
+	}
+	whole := done.Add(s.mend)
+	heard := first.Add(done.Sub(first) / 2) // acknowledgements come from the first packet to the last
+	if s.tail {
+		heard = whole
+	}
+	back := w.delay(far.host, e.host, far.lat)
+	at := heard.Add(back)
+	if k := e.acks.n; k > 0 {
+		at = max(at, e.acks.at(k-1).at)
+	}
+	e.acks.push(ack{at: at, n: n, trip: max(first.Sub(s.left), 0) + back, lost: s.lost})
+	if e.kernel.size > 0 && !e.inLine {
+		e.awaitAck()
+	}
+	return whole
+}
+
 // land is when a segment has come through it: TCP there has it.
 func (e *end) land() {
 	w, far := e.w, e.far
@@ -339,16 +374,6 @@ func (e *end) land() {
 	if s.last == markReset {
 		far.down(syscall.ECONNRESET)
 		return
-	}
-	if n := len(s.data); n > 0 {
-		at := w.now.Add(w.delay(far.host, e.host, far.lat))
-		if k := e.acks.n; k > 0 {
-			at = max(at, e.acks.at(k-1).at)
-		}
-		e.acks.push(ack{at, n, s.lost})
-		if e.kernel.size > 0 && !e.inLine {
-			e.awaitAck()
-		}
 	}
 	far.receive(s)
 }
@@ -446,29 +471,24 @@ func (e *end) takeAcks() {
 		a := e.acks.pop()
 		e.under -= a.n
 		switch {
-		case a.lost && now >= e.mended:
-			e.limit = max(e.window*7/10, windowLeast)
-			e.window = e.limit
-			e.mended = now.Add(e.trip())
-		case a.n == 0 || 2*e.peak <= e.window: // the window is not what bounds it
+		case a.n == 0:
+		case a.lost && a.at >= e.mended:
+			e.onLoss()
+			e.mended = a.at.Add(e.trip())
 		case e.window < e.limit:
-			e.window = min(e.window+a.n, windowMost)
+			e.congestion.onAck(a.at, a.n, e.sent, a.trip, 2*e.peak > e.window)
 		default:
-			e.window = min(e.window+max(1, segmentMSS*a.n/e.window), windowMost)
+			e.congestion.onAck(a.at, a.n, e.sent, a.trip, e.peak+largeBuffer > e.window)
 		}
 	}
 }
 
 // rest takes back what a window has grown when nothing was sent for long.
 func (e *end) rest() {
-	if e.under > 0 || e.window <= windowStart {
-		return
+	if idle := e.w.now.Sub(e.used); e.under == 0 && idle > 0 {
+		e.onIdle(idle, e.timeout())
+		e.used = e.w.now
 	}
-	for idle := e.w.now.Sub(e.used); idle > e.timeout() && e.window > windowStart; idle -= e.timeout() {
-		e.limit = max(e.limit, e.window*3/4)
-		e.window = max(e.window/2, windowStart)
-	}
-	e.used = e.w.now
 }
 
 // mostTries is how often TCP tries again before it gives up, after about a quarter of an hour.
@@ -491,7 +511,7 @@ func (e *end) lose() {
 func (e *end) retry() {
 	if e.w.reach(e.host, e.far.host) {
 		e.tries = 0
-		e.window = windowStart
+		e.onTimeout()
 	}
 	e.send()
 }
@@ -620,12 +640,21 @@ type access struct {
 	ev   event
 }
 
-// pass sends n bytes through, after all before them, and returns when they are through.
-func (a *access) pass(at env.Mono, n int64) env.Mono {
+// takes is how long n bytes are on the link.
+func (a *access) takes(n int64) time.Duration {
+	if a.rate == 0 {
+		return 0
+	}
+	return time.Duration(mulDiv(n, int64(time.Second), a.rate))
+}
+
+// pass sends n bytes through, of which the first came span before the last, after all before them, and returns
+// when they are through.
+func (a *access) pass(at env.Mono, span time.Duration, n int64) env.Mono {
 	if a.rate == 0 {
 		return at
 	}
-	a.free = max(a.free, at).Add(time.Duration(mulDiv(n, int64(time.Second), a.rate)))
+	a.free = max(a.free, at.Add(-span)).Add(a.takes(n))
 	return a.free
 }
 
