@@ -2,13 +2,20 @@ package simnet
 
 import "cepa/node"
 
-// inspectEvery is after how many events OnInspect is called. It is a prime, lest it keep step with anything.
-const inspectEvery = 251
+// inspectEvery is after how many events OnInspect is called. It is a prime, lest it keep step with anything. What a look
+// costs grows with the connections of the node: each beyond inspectFree puts the next look off by inspectEach events,
+// so that looking takes about a tenth of the time of a run of any size.
+const (
+	inspectEvery = 251
+	inspectFree  = 20
+	inspectEach  = 13
+)
 
 // inspect has the checkers look at the host on which an event ran last.
 func (w *World) inspect() {
 	w.inspectAt = w.events + inspectEvery
 	if h := w.acted; h != nil && h.alive && h.check != nil {
+		w.inspectAt += uint64(inspectEach * max(0, len(h.ends)-inspectFree))
 		for _, c := range w.checkers {
 			c.OnInspect(w, h)
 		}
@@ -25,7 +32,7 @@ func (w *World) defect(h *Host) node.Defect {
 
 // AccountsChecker: credits and windows are never negative, and what was granted is with the neighbour, held, or
 // to be returned; no circuit stands still for want of a CREDIT that nobody sends; memory and gauges are what is
-// there. Every 251st event the node on which it ran is looked at, and all of them in the end.
+// there. Every 251st event, in small networks, the node on which it ran is looked at, and all of them in the end.
 type AccountsChecker struct {
 	Silent
 	wrong map[*Host]uint32 // the process that has been reported
