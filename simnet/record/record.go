@@ -37,7 +37,8 @@ type Options struct {
 	Dir string // which exists
 	// Sample is the time between two rows of a relay; 0 is a second, and less than 0 is none.
 	Sample time.Duration
-	// Links is the time between two rows of a link; 0 is ten times that of relays, and less than 0 is none.
+	// Links is the time between two rows of a link; 0 is ten times that of relays, in a world of more than 1,000
+	// hosts sixty times, and less than 0 is none.
 	Links  time.Duration
 	Format Format
 }
@@ -80,6 +81,9 @@ type sample struct {
 	meter    simnet.Meter
 }
 
+// manyHosts have so many links between them that their table would be larger than all others together.
+const manyHosts = 1000
+
 // New begins to record what happens from now on in a world. The Recorder is to be closed.
 func New(w *simnet.World, n *simnet.Network, opts Options) (*Recorder, error) {
 	if opts.Sample == 0 {
@@ -87,6 +91,9 @@ func New(w *simnet.World, n *simnet.Network, opts Options) (*Recorder, error) {
 	}
 	if opts.Links == 0 {
 		opts.Links = 10 * opts.Sample
+		if len(w.Hosts()) > manyHosts {
+			opts.Links = 60 * opts.Sample
+		}
 	}
 	r := &Recorder{
 		w: w, n: n, opts: opts,
