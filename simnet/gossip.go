@@ -59,6 +59,7 @@ type Epidemic struct {
 	dials      int
 	dialled    env.Mono
 	chores     env.Timer
+	resting    bool // chores is set to more than a second
 	stopped    bool
 
 	// Counters.
@@ -183,6 +184,10 @@ func (g *Epidemic) LinkUp(id cert.Identity, _ netip.Addr) {
 	g.neighbours[id] = n
 	g.list = append(g.list, n)
 	g.tell(n, g.own, welcomeOthers)
+	if g.resting {
+		g.resting = false
+		g.chores.Reset(time.Second)
+	}
 }
 
 // LinkDown implements node.Gossip.
@@ -190,6 +195,10 @@ func (g *Epidemic) LinkDown(id cert.Identity) {
 	if n := g.neighbours[id]; n != nil {
 		delete(g.neighbours, id)
 		g.list = slices.DeleteFunc(g.list, func(o *neighbour) bool { return o == n })
+		if g.resting && len(g.list) < fewNeighbours && !g.stopped {
+			g.resting = false
+			g.chores.Reset(time.Second)
+		}
 	}
 }
 
@@ -377,7 +386,7 @@ func (g *Epidemic) send(to cert.Identity, rumours []*rumour) bool {
 	return true
 }
 
-// onChores is what has to be done once a second.
+// onChores is what has to be done once a second, or less often while nothing but the trickle is to be done.
 func (g *Epidemic) onChores() {
 	if g.stopped {
 		return
@@ -401,7 +410,12 @@ func (g *Epidemic) onChores() {
 		}
 	}
 	g.dial(now, wall)
-	g.chores.Reset(time.Second)
+	g.resting = len(g.list) >= fewNeighbours && !slices.ContainsFunc(g.list, func(n *neighbour) bool { return !n.again })
+	if g.resting {
+		g.chores.Reset(trickleEvery - time.Duration(now)%trickleEvery)
+	} else {
+		g.chores.Reset(time.Second)
+	}
 }
 
 // dial asks for a link while there are few.

@@ -39,6 +39,8 @@ type Step struct {
 	Shrinking bool // it is to make smaller what was found
 	Seed      uint64
 	Scenario  *scenario.Scenario
+	// Violation is what is being made smaller; nil before something was found.
+	Violation *simnet.Violation
 }
 
 // Found is a scenario in which something happens that must not.

@@ -36,7 +36,11 @@ func rerun(t *testing.T, text []byte, seed uint64, config func(*simnet.Config)) 
 func TestSeededBugIsFoundAndMadeSmall(t *testing.T) {
 	t.Parallel()
 	leak := func(c *simnet.Config) { c.Defect = node.DefectLeak }
-	found, err := Fuzz(context.Background(), Options{Seed: 3, Runs: 60, Shrinks: 40, Config: leak})
+	shrinks := 40
+	if os.Getenv("CEPA_LONG") != "" {
+		shrinks = 100
+	}
+	found, err := Fuzz(context.Background(), Options{Seed: 1, Runs: 20, Shrinks: shrinks, Config: leak})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,8 +123,13 @@ func TestSearch(t *testing.T) {
 	seed, _ := strconv.ParseUint(os.Getenv("CEPA_SIMNET_SEED"), 10, 64)
 	ctx, cancel := context.WithTimeout(context.Background(), length)
 	defer cancel()
-	found, err := Fuzz(ctx, Options{Seed: seed, Progress: func(s Step) {
-		t.Logf("run %d, seed %d, shrinking %v", s.Run, s.Seed, s.Shrinking)
+	shrinks, _ := strconv.Atoi(os.Getenv("CEPA_SIMNET_SHRINKS"))
+	found, err := Fuzz(ctx, Options{Seed: seed, Shrinks: shrinks, Progress: func(s Step) {
+		if s.Violation != nil {
+			t.Logf("run %d, seed %d, making smaller: %s at %v, %s: %s", s.Run, s.Seed, s.Violation.Checker, time.Duration(s.Violation.Time), s.Violation.Host, s.Violation.What)
+			return
+		}
+		t.Logf("run %d, seed %d", s.Run, s.Seed)
 	}})
 	if err != nil {
 		t.Log(err)

@@ -8,41 +8,41 @@ import (
 	"cepa/simnet/scenario"
 )
 
-// shrink makes a scenario smaller, one change after the other, as long as the same checker fires. A change may
-// need another seed to show the same: a few are tried.
+// shrink makes a scenario smaller, one change after the other, as long as the same checker fires: at first with
+// the same seed, and when nothing helps any more with some others, since a change changes all that is drawn by lot.
 func (x *search) shrink(s *scenario.Scenario, seed uint64, v simnet.Violation) (*scenario.Scenario, uint64, simnet.Violation, error) {
 	most := x.o.Shrinks
 	if most == 0 {
 		most = 300
 	}
-	for again := true; again; {
-		again = false
-		for _, c := range changes(s, v) {
-			if x.shrinks >= most {
-				return s, seed, v, nil
+	for _, others := range [][]uint64{nil, {1, 2, 3}} {
+		failed := 0
+		for i := 0; ; i++ {
+			list := changes(s, v)
+			if failed >= len(list) {
+				break // none of them helps
 			}
 			smaller, err := clone(s)
 			if err != nil {
 				return nil, 0, v, err
 			}
-			if !c(smaller) || smaller.Check() != nil {
+			failed++
+			if !list[i%len(list)](smaller) || smaller.Check() != nil {
 				continue
 			}
-			for _, other := range []uint64{seed, 1, 2} {
-				if x.shrinks++; x.shrinks > most {
-					break
+			for _, other := range append([]uint64{seed}, others...) {
+				if x.shrinks >= most {
+					return s, seed, v, nil
 				}
-				w, err := x.run(smaller, other, Step{Run: x.runs + x.shrinks, Shrinking: true, Seed: other})
+				x.shrinks++
+				w, err := x.run(smaller, other, Step{Run: x.runs + x.shrinks, Shrinking: true, Seed: other, Violation: &v})
 				if err != nil {
 					return nil, 0, v, err
 				}
 				if w != nil && w.Checker == v.Checker {
-					s, seed, v, again = smaller, other, *w, true
+					s, seed, v, failed = smaller, other, *w, 0
 					break
 				}
-			}
-			if again {
-				break // what is left to change is another list now
 			}
 		}
 	}
@@ -63,11 +63,17 @@ type change func(*scenario.Scenario) bool
 // changes are those to be tried, those that take most away first.
 func changes(s *scenario.Scenario, v simnet.Violation) []change {
 	list := []change{
+		func(s *scenario.Scenario) bool { return hasten(s, v) },
+		func(s *scenario.Scenario) bool { return shorten(s, time.Duration(v.Time)) },
 		func(s *scenario.Scenario) bool { return cut(&s.Churn, 0, len(s.Churn)) },
 		func(s *scenario.Scenario) bool { return cut(&s.Faults, 0, len(s.Faults)) },
 		func(s *scenario.Scenario) bool { return cut(&s.Faults, len(s.Faults)/2, len(s.Faults)) },
 		func(s *scenario.Scenario) bool { return cut(&s.Faults, 0, len(s.Faults)/2) },
-		func(s *scenario.Scenario) bool { return shorten(s, time.Duration(v.Time)) },
+	}
+	for i := range s.Faults {
+		list = append(list, func(s *scenario.Scenario) bool { return cut(&s.Faults, i, i+1) })
+	}
+	list = append(list,
 		func(s *scenario.Scenario) bool {
 			quiet, _ := s.QuietFrom()
 			return shorten(s, time.Duration(quiet)+10*time.Second)
@@ -78,10 +84,7 @@ func changes(s *scenario.Scenario, v simnet.Violation) []change {
 		func(s *scenario.Scenario) bool { return fewer(s, max(4, s.Relays[0].Count/2)) },
 		func(s *scenario.Scenario) bool { return fewer(s, s.Relays[0].Count-1) },
 		func(s *scenario.Scenario) bool { return less(&s.Clients[0].Count, s.Clients[0].Count-1) },
-	}
-	for i := range s.Faults {
-		list = append(list, func(s *scenario.Scenario) bool { return cut(&s.Faults, i, i+1) })
-	}
+	)
 	for i := range s.Clients[0].Loads {
 		list = append(list,
 			func(s *scenario.Scenario) bool { return cut(&s.Clients[0].Loads, i, i+1) },
@@ -154,6 +157,18 @@ func fewer(s *scenario.Scenario, count int) bool {
 		return false
 	}
 	r.Exits = min(r.Exits, r.Count-2)
+	return true
+}
+
+// hasten leaves out what comes after the end, when the violation comes before it.
+func hasten(s *scenario.Scenario, v simnet.Violation) bool {
+	if s.Settle != nil || time.Duration(v.Time) >= time.Duration(s.Duration) {
+		return false
+	}
+	s.Settle = new(scenario.Duration)
+	if !slices.Contains(s.Unchecked, "leftovers") {
+		s.Unchecked = append(s.Unchecked, "leftovers")
+	}
 	return true
 }
 
