@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cepa/directory"
+	"cepa/env"
 )
 
 // churning is a network whose relays come and go.
@@ -185,7 +186,10 @@ func TestChurn(t *testing.T) {
 	})
 	c.Run(2 * time.Minute)
 	c.After(c.time(spec.interval), func() { c.trouble(spec) })
-	c.Run(spec.length - 2*time.Minute)
+	for c.Now() < env.Mono(spec.length) {
+		c.Run(min(4*time.Hour, time.Duration(env.Mono(spec.length)-c.Now())))
+		t.Logf("%v: %d events, %d and %d streams", time.Duration(c.Now()), c.Events(), good, bad)
+	}
 	c.end(spec)
 	c.finish()
 	for _, x := range c.checkers {
