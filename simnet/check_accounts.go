@@ -4,11 +4,11 @@ import "cepa/node"
 
 // inspectEvery is after how many events OnInspect is called. It is a prime, lest it keep step with anything. What a look
 // costs grows with the connections of the node: each beyond inspectFree puts the next look off by inspectEach events,
-// so that looking takes about a tenth of the time of a run of any size.
+// so that looking takes a small part of the time of a run of any size.
 const (
 	inspectEvery = 251
 	inspectFree  = 20
-	inspectEach  = 13
+	inspectEach  = 31
 )
 
 // inspect has the checkers look at the host on which an event ran last.

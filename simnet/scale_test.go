@@ -15,7 +15,8 @@ import (
 
 // TestScale measures how fast a network of RELAYSxCLIENTSxSECONDS runs, with web users of about 5 kB/s
 // each. It is for people: it is run by CEPA_SIMNET_SCALE=100x1000x30 go test -run Scale -v, with a
-// profile if wanted.
+// profile if wanted. CEPA_SIMNET_INTERVAL is the time between two consensuses instead of an hour, and CEPA_SIMNET_THINK
+// that between two pages instead of half a minute.
 func TestScale(t *testing.T) {
 	var relays, clients, seconds int
 	if _, err := fmt.Sscanf(os.Getenv("CEPA_SIMNET_SCALE"), "%dx%dx%d", &relays, &clients, &seconds); err != nil {
@@ -23,13 +24,17 @@ func TestScale(t *testing.T) {
 	}
 	runtime.LockOSThread() // its time is that of the world, without what workers and the collector do
 	defer runtime.UnlockOSThread()
-	interval := time.Hour
-	if s := os.Getenv("CEPA_SIMNET_INTERVAL"); s != "" {
-		var err error
-		if interval, err = time.ParseDuration(s); err != nil {
-			t.Fatal(err)
+	setting := func(name string, usual time.Duration) time.Duration {
+		if s := os.Getenv(name); s != "" {
+			d, err := time.ParseDuration(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return d
 		}
+		return usual
 	}
+	interval, think := setting("CEPA_SIMNET_INTERVAL", time.Hour), setting("CEPA_SIMNET_THINK", Web("", 0).Think)
 	w := New(Config{Seed: 1, Latency: Internet()})
 	dice := w.Stream(StreamWorkload, "sizes")
 	regions := w.latency.Regions
@@ -104,7 +109,9 @@ func TestScale(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.Use(Web("web.example", 150_000))
+		page := Web("web.example", 150_000)
+		page.Think = think
+		c.Use(page)
 		if i%100 == 99 {
 			w.Run(200 * time.Millisecond)
 		}
