@@ -61,6 +61,7 @@ func fences(markdown string) (blocks [][]string) {
 const (
 	exampleFolder  = "/tmp/overlay"
 	exampleProgram = "/tmp/cepa "
+	exampleRun     = "/tmp/sim"
 )
 
 // Every example works when it is pasted: in a network namespace, where all ports are free.
@@ -137,6 +138,7 @@ func (p *paster) paste(block []string) {
 	var script []string
 	for _, line := range block {
 		line = strings.ReplaceAll(strings.TrimPrefix(line, "$ "), exampleFolder, p.overlay)
+		line = strings.ReplaceAll(line, exampleRun, filepath.Join(p.folder, "sim"))
 		line = strings.ReplaceAll(line, exampleProgram, filepath.Join(p.folder, "built")+" ")
 		command, _, _ := strings.Cut(line, "  #")
 		command = strings.TrimSpace(command)

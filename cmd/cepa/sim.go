@@ -24,7 +24,7 @@ researcher's page is docs/simulation.md.
 
 Example:
 
-   cepa sim run quick --seed 1 --out /tmp/quick`),
+   cepa sim run quick --seed 1 --out /tmp/sim`),
 		Subcommands: []*cli.Command{
 			simRunCommand(), simReproCommand(), simListCommand(), simShowCommand(), simReportCommand(), simFuzzCommand(), simCalibrateCommand(),
 		},

@@ -22,7 +22,7 @@ figures that come with cepa, so that their results do not depend on a machine.
 
 Example:
 
-   cepa sim calibrate --out /tmp/calibration.toml`),
+   cepa sim calibrate --out /tmp/sim.toml`),
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "out", Usage: "write the figures into `FILE`; they are printed if not given"},
 			&cli.DurationFlag{Name: "for", Value: 20 * time.Second, Usage: "how long to measure, 1s to 60s"},

@@ -20,7 +20,9 @@ other. The page is one file that fetches nothing.
 
 Example:
 
-   cepa sim report --out /tmp/both.html /tmp/before /tmp/after`, report.MostRuns)),
+   cepa sim run quick --seed 1 --out /tmp/sim/1
+   cepa sim run quick --seed 2 --out /tmp/sim/2
+   cepa sim report /tmp/sim/1 /tmp/sim/2 --out /tmp/sim/both.html`, report.MostRuns)),
 		Flags: []cli.Flag{&cli.StringFlag{Name: "out", Usage: "the page's `FILE`, which is replaced"}},
 		Action: func(c *cli.Context) error {
 			switch n := c.Args().Len(); {

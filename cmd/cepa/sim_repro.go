@@ -19,7 +19,8 @@ DIR is one that 'cepa sim run --out' wrote. Nothing is written. Exits with 1 whe
 
 Example:
 
-   cepa sim repro /tmp/quick`),
+   cepa sim run quick --out /tmp/sim
+   cepa sim repro /tmp/sim`),
 		Flags: []cli.Flag{memoryFlag(), &cli.BoolFlag{Name: "json", Usage: "print the result as one JSON object"}},
 		Action: func(c *cli.Context) error {
 			if c.Args().Len() != 1 {

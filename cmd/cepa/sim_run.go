@@ -36,8 +36,9 @@ the run where it is and writes what there is.
 
 Examples:
 
-   cepa sim run quick --seed 1 --out /tmp/quick
-   cepa sim run ./mine.toml --seed 7 --stream churn=8 --out /tmp/mine --force`),
+   cepa sim run quick --seed 1 --out /tmp/sim
+   cepa sim show quick > /tmp/sim.toml
+   cepa sim run /tmp/sim.toml --seed 7 --stream churn=8 --out /tmp/sim --force`),
 		Flags: []cli.Flag{
 			&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "decides the whole run"},
 			&cli.StringSliceFlag{Name: "stream", Usage: "`NAME=SEED`: another seed for one stream of randomness (" + strings.Join(simnet.StreamNames, ", ") + "), so that the others stay as they are; may be there several times"},
