@@ -30,14 +30,16 @@ func (a *entry) before(b *entry) bool {
 	return a.at < b.at || a.at == b.at && a.seq < b.seq
 }
 
-// events are those that are going to happen, in three places by when: a heap of what is due within a moment; then a ring
-// of slots of slotTime each, in whatever order, which become part of that heap when their time comes; and a heap of what is
-// later still. So what is compared with each other is little, however many timers wait.
+// events are those that are going to happen, in four places by when: a queue of what happens now; a heap of what is due
+// within a moment; then a ring of slots of a millisecond, in whatever order, which become part of that heap when their
+// time comes; and a heap of what is later still. So what is compared with each other is little, however many timers wait.
 //
 // An event that is stopped or put off leaves its entry behind, which is dropped, or put where it belongs, when its time
 // comes: both cost nothing now. When most entries are such leftovers, they are swept out.
 type events struct {
-	near   entries // all before slot base
+	now    env.Mono    // of the last event
+	soon   ring[entry] // some that are due then, or at a later time that is one for all of them; in the order of their numbers
+	near   entries     // all others before slot base
 	ring   [ringSlots][]entry
 	inRing int
 	far    entries // all from slot base+ringSlots on
@@ -54,7 +56,7 @@ const (
 )
 
 // size is how many entries there are.
-func (q *events) size() int { return len(q.near) + q.inRing + len(q.far) }
+func (q *events) size() int { return q.soon.n + len(q.near) + q.inRing + len(q.far) }
 
 // schedule makes e happen at a time, after all events that were scheduled for it before.
 func (q *events) schedule(e *event, at env.Mono) {
@@ -98,7 +100,9 @@ func (q *events) enter(e *event) {
 
 func (q *events) put(x entry) {
 	switch slot := int64(x.at) >> slotBits; {
-	case slot < q.base:
+	case x.at == q.now && (q.soon.n == 0 || q.soon.at(q.soon.n-1).at == x.at && q.soon.at(q.soon.n-1).seq < x.seq):
+		q.soon.push(x)
+	case slot < q.base || x.at == q.now: // which is before base, but at the beginning
 		q.near.push(x)
 	case slot < q.base+ringSlots:
 		list := &q.ring[slot%ringSlots]
@@ -132,13 +136,20 @@ func (q *events) stands(x *entry) bool {
 // next takes the first event out, if it is due by end. The event is still pending.
 func (q *events) next(end env.Mono) *event {
 	for {
-		for len(q.near) > 0 {
-			if q.near[0].at > end {
+		for q.soon.n+len(q.near) > 0 {
+			var first entry
+			switch soon := q.soon.n > 0 && (len(q.near) == 0 || q.soon.at(0).before(&q.near[0])); {
+			case soon && q.soon.at(0).at <= end:
+				first = q.soon.pop()
+			case !soon && q.near[0].at <= end:
+				first = q.near.pop()
+			default:
 				return nil
 			}
-			if top := q.near.pop(); q.stands(&top) {
-				top.e.slot = 0
-				return top.e
+			if q.stands(&first) {
+				first.e.slot = 0
+				q.now = first.at
+				return first.e
 			}
 		}
 		switch {
@@ -191,6 +202,9 @@ func (q *events) approach() {
 // lie.
 func (q *events) sweep() {
 	all := make([]entry, 0, q.size())
+	for q.soon.n > 0 {
+		all = append(all, q.soon.pop())
+	}
 	all = append(all, q.near...)
 	for i := range q.ring {
 		all = append(all, q.ring[i]...)

@@ -38,6 +38,9 @@ func TestEventsComeInOrder(t *testing.T) {
 			case n < 60:
 				seq++
 				at := now + env.Mono(r.IntN(1000))<<(r.IntN(4)*10)
+				if r.IntN(4) == 0 {
+					at = now
+				}
 				if i >= 0 {
 					list = slices.Delete(list, i, i+1)
 				}
@@ -80,7 +83,11 @@ func TestEventsComeInOrder(t *testing.T) {
 				continue
 			}
 			dead := 0
-			for _, x := range slices.Concat(slices.Concat(q.ring[:]...), q.near, q.far) {
+			all := slices.Concat(slices.Concat(q.ring[:]...), q.near, q.far)
+			for i := range q.soon.n {
+				all = append(all, *q.soon.at(i))
+			}
+			for _, x := range all {
 				if x.e.slot != x.seq || x.e.seq == 0 {
 					dead++
 				}
