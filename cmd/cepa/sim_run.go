@@ -45,7 +45,7 @@ Examples:
 			&cli.StringFlag{Name: "out", Usage: "write tables, manifest and report into `DIR`, which is made if missing and must be empty"},
 			&cli.BoolFlag{Name: "force", Usage: "replace the run that is in DIR"},
 			&cli.StringFlag{Name: "crypto", Usage: "full or fast, in place of what the scenario says"},
-			&cli.DurationFlag{Name: "sample", Value: time.Second, Usage: "simulated time between two rows of a relay in its table; ten times that for links"},
+			&cli.DurationFlag{Name: "sample", Usage: "simulated time between two rows of a relay in its table, ten times that for links; 1s if not given, 10s for more than 200 relays"},
 			memoryFlag(),
 			&cli.BoolFlag{Name: "csv", Usage: "write tables as CSV alone, without Parquet"},
 			&cli.BoolFlag{Name: "json", Usage: "print the result as one JSON object"},
@@ -65,7 +65,7 @@ func runSim(c *cli.Context) error {
 	switch {
 	case c.String("crypto") != "" && c.String("crypto") != "full" && c.String("crypto") != "fast":
 		return usagef("--crypto is %q: want full or fast", c.String("crypto"))
-	case c.Duration("sample") < time.Millisecond:
+	case c.IsSet("sample") && c.Duration("sample") < time.Millisecond:
 		return usagef("--sample is %v: want at least 1ms", c.Duration("sample"))
 	case c.Bool("force") && c.String("out") == "":
 		return usagef("--force needs --out: the folder that it is about")
@@ -76,7 +76,7 @@ func runSim(c *cli.Context) error {
 	}
 	job := lab.Job{
 		Scenario: s, Seed: c.Uint64("seed"), Options: scenario.Options{Streams: streams, Crypto: c.String("crypto")},
-		Dir: c.String("out"), Force: c.Bool("force"), Report: true, Record: record.Options{Sample: c.Duration("sample")},
+		Dir: c.String("out"), Force: c.Bool("force"), Report: true, Record: record.Options{Sample: sampleOf(c, s)},
 		Version: c.App.Version, Commit: commit(), Command: commandLine(c),
 	}
 	if c.Bool("csv") {
@@ -103,6 +103,22 @@ func runSim(c *cli.Context) error {
 		sayResult(c.App.Writer, job.Dir, res)
 	}
 	return verdict(c, res)
+}
+
+// sampleOf is the time between two rows of a relay.
+func sampleOf(c *cli.Context, s *scenario.Scenario) time.Duration {
+	const many = 200
+	relays := 0
+	for _, g := range s.Relays {
+		relays += g.Count
+	}
+	switch {
+	case c.IsSet("sample"):
+		return c.Duration("sample")
+	case relays > many:
+		return 10 * time.Second
+	}
+	return time.Second
 }
 
 // verdict is nil for a run that came to its end and in which nothing was found.
