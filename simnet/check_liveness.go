@@ -89,7 +89,7 @@ func (c *LivenessChecker) judge(w *World, n *Network, epoch int) {
 			look(x.Host, x.Node.Consensus())
 		}
 	}
-	// A stream that was opened when all should work and has waited for as long again is as good as one that failed.
+	// A stream that has waited for a minute, when all should work, is as good as one that failed.
 	for _, f := range w.flows {
 		if f.Ended == 0 && f.Connected == 0 && f.Opened >= c.due && w.now.Sub(f.Opened) > time.Minute && f.Client.life == f.life {
 			c.say(w, f.Client, "stream %d, opened at %v, is not connected", f.ID, time.Duration(f.Opened))
