@@ -267,21 +267,21 @@ const plainEvery = 10 * time.Second
 func newSimProgress(w io.Writer) *simProgress {
 	p := &simProgress{w: w, told: time.Now()}
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		p.bar = progressbar.NewOptions64(1000, progressbar.OptionSetWriter(w), progressbar.OptionSetWidth(24), progressbar.OptionClearOnFinish(),
+		p.bar = progressbar.NewOptions64(1000, progressbar.OptionSetWriter(w), progressbar.OptionSetWidth(12), progressbar.OptionClearOnFinish(),
 			progressbar.OptionSetPredictTime(false), progressbar.OptionSetElapsedTime(false), progressbar.OptionShowDescriptionAtLineEnd(), progressbar.OptionThrottle(100*time.Millisecond))
 	}
 	return p
 }
 
 func (p *simProgress) tell(x lab.Progress) {
-	line := fmt.Sprintf("%s of %s simulated, %.3g s/s, %d MiB, %s left", spanText(x.Simulated), spanText(x.Total), x.Speed, x.Memory>>20, spanText(x.Left()))
+	line := fmt.Sprintf("%s of %s, %.3g s/s, %d MiB, %s left", spanText(x.Simulated), spanText(x.Total), x.Speed, x.Memory>>20, spanText(x.Left()))
 	switch {
 	case p.bar != nil:
 		p.bar.Describe(line)
 		_ = p.bar.Set64(min(999, int64(x.Simulated)*1000/int64(max(1, x.Total)))) // an error is the terminal's
 	case time.Since(p.told) >= plainEvery:
 		p.told = time.Now()
-		fmt.Fprintln(p.w, line)
+		fmt.Fprintln(p.w, "simulated "+line)
 	}
 }
 
