@@ -29,7 +29,7 @@ var (
 	actors = []string{"flow", "relay", "circuit", "directory", "measure", "node"}
 	values = []string{"cell", "cert", "ipaddr", "limit", "nearest", "onion", "onion/cgo", "onion/ntor", "onion/standin", "env"}
 	// worlds implement env without touching this one.
-	worlds = []string{"simnet", "simnet/scenario", "simnet/fuzz"}
+	worlds = []string{"simnet", "simnet/calibration", "simnet/scenario", "simnet/fuzz"}
 )
 
 // forbiddenImports would let an actor see time, randomness, threads or the machine.
@@ -85,11 +85,12 @@ var imports = map[string][]string{
 	"circuit":       {"cell", "cert", "directory", "env", "flow", "ipaddr", "onion", "onion/ntor"},
 	"measure":       {"cert", "circuit", "directory", "env"},
 	// The simulator makes nodes as the daemon does, and has nothing of what is inside them.
-	"simnet":          {"cell", "cert", "circuit", "directory", "env", "node", "onion", "onion/standin", "simnet/parallel"},
-	"simnet/fuzz":     {"simnet", "simnet/scenario"},
-	"simnet/record":   {"cell", "cert", "circuit", "directory", "env", "flow", "simnet"},
-	"simnet/report":   {"simnet/record"},
-	"simnet/scenario": {"cell", "directory", "env", "nearest", "simnet", "simnet/calibration"},
+	"simnet":             {"cell", "cert", "circuit", "directory", "env", "node", "onion", "onion/standin", "simnet/parallel"},
+	"simnet/fuzz":        {"simnet", "simnet/scenario"},
+	"simnet/calibration": {"nearest", "simnet"},
+	"simnet/record":      {"cell", "cert", "circuit", "directory", "env", "flow", "simnet"},
+	"simnet/report":      {"simnet/record"},
+	"simnet/scenario":    {"cell", "directory", "env", "nearest", "simnet", "simnet/calibration"},
 }
 
 // listed is what `go list -json` says of a package.

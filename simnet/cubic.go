@@ -21,6 +21,7 @@ type congestion struct {
 	samples  int   // bytes acknowledged in it
 	lastAck  env.Mono
 	acked    int64 // of all bytes sent
+	mended   int64 // of these, those that were under way when something was lost
 
 	// CUBIC.
 	most   int           // the window in which something was lost last; 0 before
@@ -52,6 +53,9 @@ func (c *congestion) onAck(now env.Mono, n int, sent int64, trip time.Duration, 
 	}
 	if c.acked > c.roundEnd {
 		c.roundAt, c.lastAck, c.roundEnd, c.lowest, c.samples = now, now, sent, trip, 0
+	}
+	if c.acked <= c.mended {
+		return // what was lost is being sent again
 	}
 	if c.window < c.limit {
 		if c.window >= hystartFrom {
@@ -110,9 +114,12 @@ func (c *congestion) growth(now env.Mono, n int) int {
 	return grown
 }
 
-// onLoss is a packet that was lost.
-func (c *congestion) onLoss() {
-	c.epoch = 0
+// onLoss is n bytes of which some were lost. The window shrinks once for all that was under way then.
+func (c *congestion) onLoss(n int, sent int64) {
+	if c.acked += int64(n); c.acked <= c.mended {
+		return
+	}
+	c.mended, c.epoch = sent, 0
 	if c.window < c.most { // it makes room for others
 		c.most = c.window * 1741 / 2048
 	} else {

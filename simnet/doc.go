@@ -23,7 +23,7 @@
 //     restart after idleness. A packet that is lost arrives a round trip later, or after a timeout when
 //     nothing follows it, and what follows it waits for it; the window shrinks, and the rest goes on
 //     meanwhile (selective acknowledgement). Single transfers take what they take on Linux, to within
-//     10 % (TestTransfersTakeWhatTheyTakeOnLinux).
+//     12 % (TestTransfersTakeWhatTheyTakeOnLinux).
 //   - Faults. Crash, restart, silence, partition, loss, congestion, wrong clocks, slow disks.
 //
 // # What is not

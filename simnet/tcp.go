@@ -52,11 +52,10 @@ type end struct {
 	acks     ring[ack]
 	acking   event // the first of acks arrives, when somebody waits for it
 	congestion
-	sent   int64 // bytes, in all
-	mended env.Mono
-	used   env.Mono // when something was sent last
-	stuck  event    // try again: nothing comes through
-	tries  int
+	sent  int64    // bytes, in all
+	used  env.Mono // when something was sent last
+	stuck event    // try again: nothing comes through
+	tries int
 
 	// Receiving.
 	inbox    ring[segment]
@@ -472,9 +471,8 @@ func (e *end) takeAcks() {
 		e.under -= a.n
 		switch {
 		case a.n == 0:
-		case a.lost && a.at >= e.mended:
-			e.onLoss()
-			e.mended = a.at.Add(e.trip())
+		case a.lost:
+			e.onLoss(a.n, e.sent)
 		case e.window < e.limit:
 			e.congestion.onAck(a.at, a.n, e.sent, a.trip, 2*e.peak > e.window)
 		default:
