@@ -25,9 +25,6 @@ type node struct {
 	wanted  bool // to run
 }
 
-// server reports whether the machine has no process of the overlay.
-func (n *node) server() bool { return n.relayAs == nil && n.clientAs == nil }
-
 // begin starts the node for the first time.
 func (n *node) begin() {
 	n.wanted = true
@@ -239,7 +236,7 @@ func (p *replay) next() {
 	}
 }
 
-// select draws who of the machines that fit patterns is meant.
+// pick draws who of the machines that fit patterns is meant.
 func (r *Run) pick(patterns []string, n int, dice simnet.Stream) []*node {
 	var list []*node
 	seen := make(map[*node]bool)
