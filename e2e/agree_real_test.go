@@ -116,6 +116,7 @@ func (s *stage) play(t *testing.T, seed uint64) seen {
 		out.Builds = append(out.Builds, buildTimes(c.output()[marks[i]:])...)
 	}
 	late := wires.Lateness()
+	out.Late = late.Sum / time.Duration(max(late.Packets, 1))
 	t.Logf("real, seed %d: ready after %v, %d fetches and %d circuits in %v, %d failed; packets %d, late %v on average and %v at most, %d of them more than 1 ms",
 		seed, ready.Round(time.Millisecond), len(out.Fetches), len(out.Builds), time.Since(begun).Round(time.Second), out.Failed,
 		late.Packets, late.Sum/time.Duration(max(late.Packets, 1)), late.Most, late.OverMilli)

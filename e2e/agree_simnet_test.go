@@ -52,7 +52,7 @@ func (s *stage) simulate(t testing.TB, seed uint64) seen {
 	for i, h := range s.hosts {
 		regions = append(regions, h.name)
 		for j := range s.hosts {
-			trips[i] = append(trips[i], 2*s.delays[i][j])
+			trips[i] = append(trips[i], 2*(s.delays[i][j]+s.late))
 		}
 	}
 	latency, err := simnet.NewLatency(regions, trips, stageJitter)

@@ -21,6 +21,7 @@ type stage struct {
 	think           time.Duration
 	hosts           []stageHost // authority, relays, server, clients
 	delays          [][]time.Duration
+	late            time.Duration // what the real wires add to each
 }
 
 // stageHost is a machine of a stage.
@@ -141,4 +142,5 @@ type seen struct {
 	Fetches []fetch
 	Builds  []time.Duration // of circuits of three hops
 	Failed  int
+	Late    time.Duration // how much later than they should its packets came, on average
 }

@@ -37,10 +37,10 @@ func TestFileIsReadStrictly(t *testing.T) {
 	text := string(Default().TOML())
 	for _, test := range []struct{ name, text, want string }{
 		{"unknown", text + "event_n = 1\n", `there is no figure "event_n" (did you mean "event_ns"?)`},
-		{"missing", strings.Replace(text, "layer_ns = 260", "", 1), "layer_ns is missing"},
-		{"negative", strings.Replace(text, "layer_ns = 260", "layer_ns = -1", 1), "layer_ns is -1: it must be from 0"},
-		{"too much", strings.Replace(text, "layer_ns = 260", "layer_ns = 1000000001", 1), "it must be from 0"},
-		{"no number", strings.Replace(text, "layer_ns = 260", `layer_ns = "x"`, 1), "column"},
+		{"missing", strings.Replace(text, "layer_ns = 333", "", 1), "layer_ns is missing"},
+		{"negative", strings.Replace(text, "layer_ns = 333", "layer_ns = -1", 1), "layer_ns is -1: it must be from 0"},
+		{"too much", strings.Replace(text, "layer_ns = 333", "layer_ns = 1000000001", 1), "it must be from 0"},
+		{"no number", strings.Replace(text, "layer_ns = 333", `layer_ns = "x"`, 1), "column"},
 		{"no file", "[[", "column"},
 	} {
 		if _, err := Parse([]byte(test.text)); err == nil || !strings.Contains(err.Error(), test.want) {
