@@ -13,6 +13,7 @@ import (
 	"cepa/control"
 	"cepa/directory"
 	"cepa/directory/gossip"
+	"cepa/env"
 	"cepa/ipaddr"
 	"cepa/link"
 	"cepa/node"
@@ -237,24 +238,32 @@ func (r *Relay) credentials(keys *node.Keys) (*link.Credentials, error) {
 	return link.NewCredentials(r.network.ID, keys.Signer(), seed, time.Now(), func() []byte { return statement })
 }
 
-// renewCredentials is how often a relay takes a new link key, whatever else changes: twice within the 48 hours that a
-// link certificate holds. lookAtKeys is how often it looks whether a key is to be renewed.
+// lookAtKeys is how often a relay looks whether a key is to be renewed, and lookAtClock how often whether its clock has
+// been set: one that is wrong when the machine starts is set right soon.
 const (
-	renewCredentials = 20 * time.Hour
-	lookAtKeys       = 15 * time.Minute
+	lookAtKeys  = 15 * time.Minute
+	lookAtClock = 20 * time.Second
 )
 
 // renewLater looks at the keys again and again.
 func (r *Relay) renewLater() {
-	r.loop.Post(func() {
-		r.loop.Env().Clock.AfterFunc(lookAtKeys, func() {
-			go func() { // it reads files
-				if err := r.RefreshKeys(context.Background()); err != nil && !errors.Is(err, errStopped) {
-					r.options.Log.Error("renewing keys failed", "err", err)
-				}
-				r.renewLater()
-			}()
-		})
+	r.loop.Post(func() { r.awaitRenewal(r.loop.Env().Clock.Now().Add(lookAtKeys)) })
+}
+
+// awaitRenewal runs on the loop.
+func (r *Relay) awaitRenewal(due env.Mono) {
+	clock := r.loop.Env().Clock
+	clock.AfterFunc(lookAtClock, func() {
+		if clock.Now() < due && !node.LinkKeyDue(r.certified, clock.Wall()) {
+			r.awaitRenewal(due)
+			return
+		}
+		go func() { // it reads files
+			if err := r.RefreshKeys(context.Background()); err != nil && !errors.Is(err, errStopped) {
+				r.options.Log.Error("renewing keys failed", "err", err)
+			}
+			r.renewLater()
+		}()
 	})
 }
 
@@ -279,7 +288,7 @@ func (r *Relay) refresh(files node.KeyFiles) error {
 		failure = errors.Join(failure, err)
 	}
 	changed := r.keys.Generation() != r.generation
-	if !changed && time.Since(r.certified) < renewCredentials {
+	if !changed && !node.LinkKeyDue(r.certified, time.Now()) {
 		return failure
 	}
 	c, err := r.credentials(r.keys)

@@ -37,6 +37,9 @@ const (
 // key is at hand.
 const renewSigning = 7 * 24 * time.Hour
 
+// renewLinkKey is for how long a relay shows the same link key.
+const renewLinkKey = 20 * time.Hour
+
 // sayAgain is how often a person is told that the identity key is missed.
 const sayAgain = 24 * time.Hour
 
@@ -163,14 +166,15 @@ func (k *Keys) newestSigner() (signer cert.Signer, found bool, err error) {
 	return signer, found, err
 }
 
-// renewSigner makes a new signing key when the certificate of the one in force ends soon.
+// renewSigner makes a new signing key when the certificate of the one in force ends soon, or was made by a clock that
+// was ahead.
 func (k *Keys) renewSigner() error {
-	until := k.signer.Certificate.Until
+	c, now := &k.signer.Certificate, k.env.Clock.Wall()
 	switch {
-	case until.Sub(k.env.Clock.Wall()) > renewSigning:
+	case c.Until.Sub(now) > renewSigning && (k.identity == nil || !c.From.After(now)):
 		return nil
 	case k.identity == nil:
-		if now := k.env.Clock.Wall(); now.Sub(k.said).Abs() >= sayAgain {
+		if now.Sub(k.said).Abs() >= sayAgain {
 			k.said = now
 			k.env.Log.Warn(k.missed())
 		}
@@ -367,6 +371,13 @@ func (k *Keys) Rotate() error {
 	return k.rotateOnion()
 }
 
+// LinkKeyDue reports whether a relay that took a link key at a time is to take the next: twice within the 48 hours that
+// its certificate holds, and when the clock was set since so that it is not valid. Both are wall times.
+func LinkKeyDue(taken, now time.Time) bool {
+	age := now.Round(0).Sub(taken.Round(0))
+	return age >= renewLinkKey || age < -cert.BackDate/2
+}
+
 // Generation grows with every new signing or onion key.
 func (k *Keys) Generation() int { return k.generation }
 
@@ -390,10 +401,11 @@ func (k *Keys) rotateOnion() error {
 		changed = changed || old
 		return old
 	})
-	if len(k.onion) == 0 || !now.Before(k.onion[0].until.Add(-k.onionLead())) {
+	life := time.Duration(k.network.Param(directory.OnionKeyDays)) * 24 * time.Hour
+	// One that ends later than any that is made now was made by a clock that was ahead.
+	if len(k.onion) == 0 || !now.Before(k.onion[0].until.Add(-k.onionLead())) || k.onion[0].until.Sub(now) > life+cert.BackDate {
 		o := onionKey{seed: freshSeed(k.env.Rand)}
-		days := k.network.Param(directory.OnionKeyDays)
-		o.until = now.Add(time.Duration(days) * 24 * time.Hour).Truncate(time.Millisecond)
+		o.until = now.Add(life).Truncate(time.Millisecond)
 		var err error
 		if o.key, err = ntor.NewOnionKey(o.seed); err != nil {
 			return fmt.Errorf("making an onion key: %w", err)

@@ -349,3 +349,40 @@ func (s brokenStore) Load(name string) ([]byte, error) {
 	return s.inner.Load(name)
 }
 func (s brokenStore) Save(name string, data []byte, done func(error)) { s.inner.Save(name, data, done) }
+
+// TestClockThatIsSetRight: keys that a relay made while its clock was wrong by days are of use when the clock has been
+// set, or others take their place as soon as it looks.
+func TestClockThatIsSetRight(t *testing.T) {
+	t.Parallel()
+	for _, wrong := range []time.Duration{-4 * 24 * time.Hour, 4 * 24 * time.Hour, -400 * 24 * time.Hour, 400 * 24 * time.Hour} {
+		k := newKeeper(t)
+		k.host.Skew = wrong
+		keys, err := LoadKeys(k.host.Env, k.network)
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken := k.host.Env.Clock.Wall()
+		k.f.Run(time.Minute)
+		k.host.Skew = 0
+		now := k.host.Env.Clock.Wall()
+		if !LinkKeyDue(taken, now) {
+			t.Errorf("a clock that was off by %v: the link key stays", wrong)
+		}
+		if err := keys.Rotate(); err != nil {
+			t.Fatal(err)
+		}
+		if c := keys.Signer().Certificate; c.From.After(now) || c.Until.Before(now.Add(renewSigning)) {
+			t.Errorf("a clock that was off by %v: signing key from %v until %v, now is %v", wrong, c.From, c.Until, now)
+		}
+		life := time.Duration(k.network.Param(directory.OnionKeyDays)) * 24 * time.Hour
+		if _, until := keys.OnionKey(); until.Before(now.Add(keys.onionLead())) || until.After(now.Add(life+cert.BackDate)) {
+			t.Errorf("a clock that was off by %v: onion key until %v, now is %v", wrong, until, now)
+		}
+	}
+	at := envtest.Epoch
+	for age, due := range map[time.Duration]bool{0: false, 19 * time.Hour: false, 20 * time.Hour: true, -time.Hour: false, -13 * time.Hour: true} {
+		if LinkKeyDue(at, at.Add(age)) != due {
+			t.Errorf("a link key of %v is due: %v", age, !due)
+		}
+	}
+}

@@ -104,6 +104,8 @@ type Relay struct {
 	spec   RelaySpec
 	n      *Network
 	gossip *Epidemic
+	// certified is when it took its link key, by its clock.
+	certified time.Time
 }
 
 // Relay makes a relay on a host and starts it.
@@ -157,21 +159,37 @@ func (r *Relay) Start() error {
 	w.after(h, 0, KindWorld, func() {
 		r.gossip.begin(started)
 		started.Start()
-		r.renew(r.Keys)
+		r.awaitRenewal(r.Keys, h.env.Clock.Now().Add(lookAtKeys))
 	})
 	return nil
 }
 
-// renewKeys is how often a relay looks at its keys, as the daemon does.
-const renewKeys = 20 * time.Hour
+// How often a relay looks at its keys, and whether its clock has been set, as the daemon does.
+const (
+	lookAtKeys  = 15 * time.Minute
+	lookAtClock = 20 * time.Second
+)
 
-func (r *Relay) renew(keys *node.Keys) {
-	r.Host.env.Clock.AfterFunc(renewKeys, func() {
+// awaitRenewal renews keys when they are due.
+func (r *Relay) awaitRenewal(keys *node.Keys, due env.Mono) {
+	clock, started := r.Host.env.Clock, r.Node
+	clock.AfterFunc(lookAtClock, func() {
+		if clock.Now() < due && !node.LinkKeyDue(r.certified, clock.Wall()) {
+			r.awaitRenewal(keys, due)
+			return
+		}
+		before := keys.Generation()
 		if err := keys.Rotate(); err != nil {
 			r.Host.env.Log.Error("renewing keys failed", "err", err)
 		}
-		r.certify(keys)
-		r.renew(keys)
+		changed := keys.Generation() != before
+		if changed || node.LinkKeyDue(r.certified, clock.Wall()) {
+			r.certify(keys)
+		}
+		if changed {
+			started.KeysChanged()
+		}
+		r.awaitRenewal(keys, clock.Now().Add(lookAtKeys))
 	})
 }
 
@@ -186,6 +204,7 @@ func (r *Relay) certify(keys *node.Keys) {
 	if until.After(signing.Until) {
 		until = signing.Until
 	}
+	r.certified = now
 	r.Host.Certify(from, until)
 }
 

@@ -21,6 +21,7 @@ var regressions = []struct {
 	{"no-quorum", 1},
 	{"forgetful-clients", 1},
 	{"wrong-clocks", 1},
+	{"clock-set-right", 1725874179},
 }
 
 // TestRegressions: none of them shows anything any more.

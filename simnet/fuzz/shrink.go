@@ -160,14 +160,16 @@ func fewer(s *scenario.Scenario, count int) bool {
 	return true
 }
 
-// hasten leaves out what comes after the end, when the violation comes before it.
+// hasten leaves out what comes after the end, when the violation comes before it, and what is judged then.
 func hasten(s *scenario.Scenario, v simnet.Violation) bool {
 	if s.Settle != nil || time.Duration(v.Time) >= time.Duration(s.Duration) {
 		return false
 	}
 	s.Settle = new(scenario.Duration)
-	if !slices.Contains(s.Unchecked, "leftovers") {
-		s.Unchecked = append(s.Unchecked, "leftovers")
+	for _, name := range []string{"leftovers", "results"} {
+		if !slices.Contains(s.Unchecked, name) {
+			s.Unchecked = append(s.Unchecked, name)
+		}
 	}
 	return true
 }
