@@ -331,7 +331,7 @@ func tracked(t *testing.T) []string {
 		if d.IsDir() && (d.Name() == ".git" || d.Name() == "out") {
 			return filepath.SkipDir
 		}
-		if d.Type().IsRegular() {
+		if d.Type().IsRegular() && d.Name() != ".git" {
 			files = append(files, path)
 		}
 		return nil

@@ -37,6 +37,7 @@ func used(t *testing.T, path string) (functions, selected map[string]bool) {
 // and what a user of theirs would call. It decodes, verifies, encrypts and decides nothing itself.
 var simulatorCalls = []string{
 	"node.NewRelay", "node.NewClient", "node.LoadKeys", "node.NewIdentity", "node.NewSigner",
+	"node.LinkKeyDue", // of when a shell takes a new link key, as the daemon does
 	"directory.NewNetwork", "directory.ParsePolicy",
 	"directory.OpenRumour", // its gossip, in memberlist's place, reads rumours as package directory/gossip does
 	"cell.ParseAddress",    // of a user's destination
