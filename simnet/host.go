@@ -302,8 +302,14 @@ func (h *Host) Loss(perMillion uint64) {
 	h.w.disturb(perMillion > 0)
 }
 
-// Rates changes the access link; 0 is without limit.
-func (h *Host) Rates(up, down int64) { h.up.rate, h.down.rate = up, down }
+// Rates changes the access link; 0 is without limit. What waits for it passes at the new rate.
+func (h *Host) Rates(up, down int64) {
+	h.up.setRate(h.w, up)
+	faster := h.down.setRate(h.w, down)
+	for _, e := range h.ends {
+		e.far.hurry(faster)
+	}
+}
 
 // SlowDisk changes how long a save takes.
 func (h *Host) SlowDisk(d time.Duration) { h.spec.Disk = d }

@@ -638,6 +638,60 @@ type access struct {
 	ev   event
 }
 
+// setRate changes the rate of the link for what waits too. It returns how many times less the waiting is now.
+func (a *access) setRate(w *World, rate int64) (faster ratio) {
+	old := a.rate
+	if old == rate {
+		return ratio{1, 1}
+	}
+	a.rate = rate
+	switch faster = (ratio{rate, old}); {
+	case old == 0:
+		return ratio{1, 1} // nothing waited
+	case rate == 0:
+		faster = ratio{1, 0}
+	}
+	a.free = faster.sooner(w.now, a.free)
+	if a.ev.pending() {
+		w.queue.schedule(&a.ev, max(a.free, w.now))
+	}
+	return faster
+}
+
+// ratio is a quotient of two rates; that of one to no limit has b = 0.
+type ratio struct{ a, b int64 }
+
+// sooner is when something that was to happen at a moment happens, if what is waited for is so much faster from now on.
+func (r ratio) sooner(now, at env.Mono) env.Mono {
+	switch wait := at.Sub(now); {
+	case wait <= 0 || r.a == r.b:
+		return at
+	case r.b == 0:
+		return now
+	default:
+		return now.Add(time.Duration(mulDiv(int64(wait), r.b, r.a)))
+	}
+}
+
+// hurry has what waits in the queue of the far end's access link come through it so much sooner.
+func (e *end) hurry(faster ratio) {
+	if e.landed == 0 || faster.a == faster.b {
+		return
+	}
+	for i := range e.landed {
+		s := e.flight.at(i)
+		s.at = faster.sooner(e.w.now, s.at)
+	}
+	e.w.queue.schedule(&e.landing, max(e.w.now, e.flight.at(0).at))
+	for i := range e.acks.n {
+		a := e.acks.at(i)
+		a.at = faster.sooner(e.w.now, a.at)
+	}
+	if e.acking.pending() {
+		e.w.queue.schedule(&e.acking, max(e.w.now, e.acks.at(0).at))
+	}
+}
+
 // takes is how long n bytes are on the link.
 func (a *access) takes(n int64) time.Duration {
 	if a.rate == 0 {

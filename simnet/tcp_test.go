@@ -133,6 +133,29 @@ func TestSmallConnectionPassesBulk(t *testing.T) {
 
 // TestLossDelays: bytes still come in order, later; a window that overflows a queue gives most of its
 // rate.
+// TestRateChangesForWhatWaits: what was sent while an access link was slow does not hold it up when it is fast again.
+func TestRateChangesForWhatWaits(t *testing.T) {
+	t.Parallel()
+	for name, rates := range map[string][4]int64{ // up and down while slow, and then
+		"queue of the receiver": {0, 2000, 0, 1 << 20},
+		"queue of the sender":   {2000, 0, 1 << 20, 0},
+		"then without limit":    {2000, 2000, 0, 0},
+	} {
+		w, a, b := pair(t, 40*time.Millisecond, 0, 0)
+		a.Rates(rates[0], 0)
+		b.Rates(0, rates[1])
+		x := start(t, w, a, b, 1, 100_000)
+		w.Run(5 * time.Second)
+		slow := x.got
+		a.Rates(rates[2], 0)
+		b.Rates(0, rates[3])
+		w.Run(2 * time.Second)
+		if slow > 10_000 || x.got != 100_000 {
+			t.Errorf("%s: %d bytes came in 5 s at 2 kB/s, %d in all within 2 s of more", name, slow, x.got)
+		}
+	}
+}
+
 func TestLossDelays(t *testing.T) {
 	t.Parallel()
 	took := func(perMillion uint64) time.Duration {

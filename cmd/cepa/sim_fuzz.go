@@ -25,7 +25,7 @@ something, with 0 when its time was over before.
 
 Example:
 
-   cepa sim fuzz --minutes 1 --seed 7 --out /tmp/sim`),
+   cepa sim fuzz --runs 10 --seed 7 --out /tmp/sim`),
 		Flags: []cli.Flag{
 			&cli.Float64Flag{Name: "minutes", Value: 10, Usage: "how long to search; making small what was found takes longer than that"},
 			&cli.IntFlag{Name: "runs", Usage: "at most so many scenarios; 0 is no bound"},

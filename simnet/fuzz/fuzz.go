@@ -60,8 +60,8 @@ type Found struct {
 // ErrClean says that all runs that were to be made went well.
 var ErrClean = errors.New("no checker has fired")
 
-// Fuzz searches until a checker fires. Its errors are ErrClean, ctx's, and those of a scenario that cannot be run, which is
-// a bug of this package.
+// Fuzz searches until a checker fires. Its errors are ErrClean, ctx's when that ends before something was found, and those
+// of a scenario that cannot be run, which is a bug of this package.
 func Fuzz(ctx context.Context, o Options) (*Found, error) {
 	x := &search{ctx: ctx, o: o}
 	dice := simnet.New(simnet.Config{Seed: o.Seed}).Stream(simnet.StreamWorkload, "fuzz")

@@ -22,6 +22,7 @@ var regressions = []struct {
 	{"forgetful-clients", 1},
 	{"wrong-clocks", 1},
 	{"clock-set-right", 1725874179},
+	{"slow-for-a-while", 29843714},
 }
 
 // TestRegressions: none of them shows anything any more.

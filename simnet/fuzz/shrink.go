@@ -10,6 +10,7 @@ import (
 
 // shrink makes a scenario smaller, one change after the other, as long as the same checker fires: at first with
 // the same seed, and when nothing helps any more with some others, since a change changes all that is drawn by lot.
+// It ends early when the search's context does.
 func (x *search) shrink(s *scenario.Scenario, seed uint64, v simnet.Violation) (*scenario.Scenario, uint64, simnet.Violation, error) {
 	most := x.o.Shrinks
 	if most == 0 {
@@ -36,6 +37,9 @@ func (x *search) shrink(s *scenario.Scenario, seed uint64, v simnet.Violation) (
 				}
 				x.shrinks++
 				w, err := x.run(smaller, other, Step{Run: x.runs + x.shrinks, Shrinking: true, Seed: other, Violation: &v})
+				if x.ctx.Err() != nil {
+					return s, seed, v, nil // so small it is
+				}
 				if err != nil {
 					return nil, 0, v, err
 				}
