@@ -311,7 +311,7 @@ func (h *Host) Rates(up, down int64) {
 	}
 }
 
-// SlowDisk changes how long a save takes.
+// SlowDisk changes how long a save takes, from the next on.
 func (h *Host) SlowDisk(d time.Duration) { h.spec.Disk = d }
 
 // SetClock sets the clock ahead of the right time by skew, a jump, and has it run faster than it

@@ -6,14 +6,12 @@ import (
 	"time"
 
 	"cepa/cert"
-	"cepa/env"
 )
 
 // disk is what a host keeps.
 type disk struct {
 	saved  map[string][]byte
-	saving ring[save]
-	free   env.Mono // when the saves that wait are made
+	saving ring[save] // the first is being written
 }
 
 type save struct {
@@ -26,7 +24,6 @@ type save struct {
 // crash loses what was not written.
 func (d *disk) crash() {
 	d.saving.clear()
-	d.free = 0
 }
 
 // store implements env.Store for the process on a host.
@@ -54,10 +51,19 @@ func (s store) Save(name string, data []byte, done func(error)) {
 		v.err = &fs.PathError{Op: "save", Path: name, Err: fs.ErrInvalid}
 	}
 	h.w.trace.data(h.w, h, KindSave, uint64(len(name)), data)
-	d.saving.push(v)
-	d.free = max(d.free, h.w.now).Add(h.spec.Disk)
-	h.w.after(h, d.free.Sub(h.w.now), KindSaved, func() {
+	if d.saving.push(v); d.saving.n == 1 {
+		h.write()
+	}
+}
+
+// write writes the first of what waits for the disk, and then the others.
+func (h *Host) write() {
+	d := &h.disk
+	h.w.after(h, h.spec.Disk, KindSaved, func() {
 		v := d.saving.pop()
+		if d.saving.n > 0 {
+			h.write()
+		}
 		if v.err == nil {
 			d.saved[v.name] = v.data
 		}
@@ -94,7 +100,7 @@ func (h *Host) Blob(name string) []byte { return slices.Clone(h.disk.saved[name]
 func (w *World) Flush() {
 	for _, h := range w.hosts {
 		for h.disk.saving.n > 0 && h.alive {
-			w.Run(max(time.Millisecond, h.disk.free.Sub(w.now)))
+			w.Run(max(time.Millisecond, h.spec.Disk))
 		}
 	}
 }

@@ -46,6 +46,9 @@ func draw(dice simnet.Stream) *scenario.Scenario {
 	if d.chance(75) {
 		interval = time.Duration(of(d, 5, 5, 10)) * time.Second
 		s.Network.Latency, s.Network.Jitter = of(d, "0s", "1ms", "20ms", "60ms"), of(d, 0, 300, 1000)
+		if s.Network.Latency == "60ms" {
+			s.Network.Jitter = min(s.Network.Jitter, 300)
+		}
 	}
 	s.Network.Authorities = of(d, 1, 1, 2, 3, 4, 5, 7)
 	s.Network.Parameters = map[string]int64{

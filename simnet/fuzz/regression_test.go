@@ -23,6 +23,7 @@ var regressions = []struct {
 	{"wrong-clocks", 1},
 	{"clock-set-right", 1725874179},
 	{"slow-for-a-while", 29843714},
+	{"slow-disks", 173123984},
 }
 
 // TestRegressions: none of them shows anything any more.
