@@ -197,12 +197,22 @@ func (a *Authority) completed(c *collection, h *sealing) {
 	c.complete = h
 	a.stats.Completed++
 	a.log.Debug("a consensus has the signatures of a quorum", "valid_after", c.at, "digest", h.digest.Short(), "made_here", h.body != nil)
-	if wait := c.at.Sub(a.env.Clock.Wall()); wait > 0 {
-		a.env.Clock.AfterFunc(wait, func() { a.adopt(c) })
-	} else {
-		a.adopt(c)
-	}
+	a.adoptInTime(c)
 	a.tell(c, h)
+}
+
+// adoptInTime brings a consensus into use at its valid-after by the wall clock, which may jump meanwhile.
+func (a *Authority) adoptInTime(c *collection) {
+	wait := c.at.Sub(a.env.Clock.Wall())
+	if wait <= 0 {
+		a.adopt(c)
+		return
+	}
+	a.env.Clock.AfterFunc(min(wait, time.Minute), func() {
+		if a.running && slices.Contains(a.collections, c) {
+			a.adoptInTime(c)
+		}
+	})
 }
 
 // tell sends a head with the signatures of a quorum to those who may lack some: who has shown his signature alone may

@@ -112,7 +112,8 @@ type Follower struct {
 	skews    skews
 	round    *round
 	timer    env.Timer
-	failures int // rounds since the last success
+	due      time.Time // by the wall clock, when the next round is; zero: when the timer says so
+	failures int       // rounds since the last success
 	running  bool
 	said     struct { // the last progress
 		percent         int
@@ -329,14 +330,24 @@ func (f *Follower) schedule() {
 	}
 	left := f.current.Head.FreshUntil.Sub(f.env.Clock.Wall())
 	if !f.cfg.Self.IsZero() {
-		f.timer.Reset(max(left, 0) + f.random(f.relaySpread()))
+		f.await(max(left, 0) + f.random(f.relaySpread()))
 		return
 	}
 	begin, end := left+f.interval()/2, left+2*f.interval()
 	begin = max(begin, min(f.interval()/20, 10*time.Second)) // after a start there are circuits to be built first
 	end = max(end, begin+f.relaySpread())
-	f.timer.Reset(begin + f.random(end-begin))
+	f.await(begin + f.random(end-begin))
 }
+
+// await waits for the next round by the wall clock, which is looked at now and then: it may jump, and in a machine that
+// sleeps timers stand still.
+func (f *Follower) await(wait time.Duration) {
+	f.due = f.env.Clock.Wall().Add(wait)
+	f.timer.Reset(min(wait, f.look()))
+}
+
+// look is the time between two looks at the wall clock.
+func (f *Follower) look() time.Duration { return min(f.interval(), time.Minute) }
 
 // random returns a duration in [0, below).
 func (f *Follower) random(below time.Duration) time.Duration {
@@ -344,9 +355,14 @@ func (f *Follower) random(below time.Duration) time.Duration {
 }
 
 func (f *Follower) onTimer() {
-	if f.running && f.round == nil {
-		f.startRound()
+	if !f.running || f.round != nil {
+		return
 	}
+	if left := f.due.Sub(f.env.Clock.Wall()); left > 0 && f.Current() != nil {
+		f.timer.Reset(min(left, f.look()))
+		return
+	}
+	f.startRound()
 }
 
 // retryBase is the shortest time between two rounds: a second, or less when intervals are short.
@@ -362,7 +378,13 @@ func (f *Follower) retry(limit time.Duration) {
 	}
 	f.failures++
 	wait = max(wait, f.retryBase())
-	f.timer.Reset(wait/2 + f.random(wait/2+1))
+	f.again(wait/2 + f.random(wait/2+1))
+}
+
+// again has a round begin so much later, whatever the wall clock says.
+func (f *Follower) again(wait time.Duration) {
+	f.due = time.Time{}
+	f.timer.Reset(wait)
 }
 
 // progress tells a person, but nothing twice.

@@ -311,6 +311,30 @@ func TestRestartFromDiskAsksNobody(t *testing.T) {
 	}
 }
 
+// TestClockThatIsSetDoesNotDelayTheNextConsensus: what was to be at a time by a clock that was behind is when the right one
+// says so, also in a machine that slept.
+func TestClockThatIsSetDoesNotDelayTheNextConsensus(t *testing.T) {
+	t.Parallel()
+	for _, set := range []time.Duration{9 * time.Minute, 8 * time.Hour} {
+		w, c := mirrors(t, 6, 3)
+		w.all(mirror(w.signedConsensus(testNow, cert.Digest{}, nil)))
+		c.node.Skew = -9 * time.Minute
+		c.start()
+		w.until(time.Minute, "a consensus", func() bool { return c.follower.Current() != nil })
+		left := c.follower.due.Sub(c.follower.env.Clock.Wall())
+		clear(w.asked)
+		w.f.Run(max(left-set, 0))
+		if w.asked[AskHead] != 0 {
+			t.Fatal("asked although it was not yet time")
+		}
+		c.node.Skew += set
+		w.f.Run(2 * time.Minute)
+		if w.asked[AskHead] == 0 {
+			t.Errorf("clock set by %v: nothing is asked two minutes after it was time", set)
+		}
+	}
+}
+
 func TestDamagedDiskIsReplacedButStillBarsTheWayBack(t *testing.T) {
 	t.Parallel()
 	w, c := mirrors(t, 7, 3)

@@ -235,7 +235,7 @@ func (f *Follower) afterUpdate(u *networkUpdate) {
 	}
 	f.failures = 0
 	if f.round == nil {
-		f.timer.Reset(f.random(f.retryBase()))
+		f.again(f.random(f.retryBase()))
 	}
 }
 

@@ -24,6 +24,7 @@ var regressions = []struct {
 	{"clock-set-right", 1725874179},
 	{"slow-for-a-while", 29843714},
 	{"slow-disks", 173123984},
+	{"clock-behind", 1112458405},
 }
 
 // TestRegressions: none of them shows anything any more.
