@@ -104,7 +104,7 @@ func DecodeDestroy(body []byte) (Reason, error) {
 	return reason, nil
 }
 
-// CreditPair grants Add more cells on Circuit to the receiver of a CREDIT.
+// CreditPair grants Add more cells on Circuit to the receiver of a CREDIT; in a RETURN it gives back so many.
 type CreditPair struct {
 	Circuit CircuitID // not 0
 	Add     uint16    // at least 1

@@ -32,14 +32,17 @@ const (
 	CommandGossip     Command = 7 // link: a packet of the rumour protocol, see DecodeGossip
 	CommandLinkDrain  Command = 8 // link: no new circuits here, see CheckEmpty
 	CommandRelayEarly Command = 9 // circuit: as RELAY, the first 8 cells forward
+
+	CommandReturn Command = 11 // link: hop credits given back, with the body of a CREDIT
 )
 
 var commandNames = [...]string{
 	"PADDING", "CREATE", "CREATED", "RELAY", "DESTROY", "HELLO", "CREDIT", "GOSSIP", "LINK_DRAIN", "RELAY_EARLY",
+	"", "RETURN",
 }
 
 // Known reports whether this version has the command.
-func (c Command) Known() bool { return int(c) < len(commandNames) }
+func (c Command) Known() bool { return int(c) < len(commandNames) && commandNames[c] != "" }
 
 // String returns the name used in docs/protocol.md, "RELAY_EARLY".
 func (c Command) String() string {
@@ -53,7 +56,7 @@ func (c Command) String() string {
 // the id of a circuit.
 func (c Command) ForLink() bool {
 	switch c {
-	case CommandPadding, CommandHello, CommandCredit, CommandGossip, CommandLinkDrain:
+	case CommandPadding, CommandHello, CommandCredit, CommandGossip, CommandLinkDrain, CommandReturn:
 		return true
 	}
 	return false

@@ -41,6 +41,7 @@ func TestHeaderBytes(t *testing.T) {
 		{"00000000 06", Header{0, CommandCredit, false}},
 		{"00000000 07", Header{0, CommandGossip, false}},
 		{"00000000 08", Header{0, CommandLinkDrain, false}},
+		{"00000000 0b", Header{0, CommandReturn, false}},
 		{"01020304 09", Header{0x01020304, CommandRelayEarly, false}},
 		{"01020304 89", Header{0x01020304, CommandRelayEarly, true}},
 	} {

@@ -365,6 +365,9 @@ func TestNumbersNeverChange(t *testing.T) {
 			t.Errorf("%v is %d, known %v", c, c, c.Known())
 		}
 	}
+	if CommandReturn != 11 || !CommandReturn.Known() || Command(10).Known() {
+		t.Error("RETURN is 11, and 10 is not known yet")
+	}
 	for i, c := range []MessageCommand{
 		MessageEndOfCell, MessageExtend, MessageExtended, MessageExtendFailed, MessageBegin, MessageConnected,
 		MessageData, MessageEnd, MessageResolve, MessageResolved, MessageBeginDir, MessageWindow, MessageDrop,

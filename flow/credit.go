@@ -1,6 +1,9 @@
 package flow
 
-import "cepa/cell"
+import (
+	"cepa/cell"
+	"cepa/env"
+)
 
 // grant is what this node has allowed a neighbour to send on one circuit, in cells since the
 // circuit began. What was granted is with the neighbour, in a queue, or has left:
@@ -9,6 +12,7 @@ import "cepa/cell"
 //	received - freed     wait in the queue of the next leg
 type grant struct {
 	granted, received, freed int
+	first                    int // of granted, with CREATE or CREATED
 	window                   window
 }
 
@@ -114,8 +118,72 @@ func (l *Link) writeCredit(c []byte) bool {
 	return true
 }
 
+// tendCredit sees to it that nobody keeps what he does not use, and so that nobody can hoard what a budget promises. Of
+// what a neighbour has granted it gets back all but the first grant once nothing was sent for returnTime; who does not do so
+// for hoardTime, which is long beyond the silence of a link that is dead, loses the circuit.
+func (g *Leg) tendCredit(now env.Mono) {
+	if g.state != legOpen || g.head != nil {
+		return
+	}
+	if g.idleCredit(now) > 0 && g.inReturn.on == nil {
+		g.link.returns.push(&g.inReturn)
+		g.link.mark()
+	}
+	if g.in.outstanding() > g.in.first && now.Sub(max(g.lastIn, g.link.grace)) >= hoardTime+g.link.links.cfg.Dead {
+		g.link.links.stats.Hoarders++
+		g.end(cell.ReasonResource)
+	}
+}
+
+// idleCredit is how many cells of credit the leg has to give back.
+func (g *Leg) idleCredit(now env.Mono) int {
+	if g.queue.n > 0 || now.Sub(g.lastSent) < returnTime {
+		return 0
+	}
+	return max(g.credit-g.first, 0)
+}
+
+// writeReturn writes one RETURN cell with the credit that is not used.
+func (l *Link) writeReturn(c []byte) bool {
+	pairs, now := l.links.pairs[:0], l.links.clock.Now()
+	for !l.returns.empty() && len(pairs) < cell.MaxCreditPairs {
+		g := l.returns.first.of
+		g.inReturn.remove()
+		if n := g.idleCredit(now); n > 0 {
+			g.credit -= n
+			pairs = append(pairs, cell.CreditPair{Circuit: g.id, Add: uint16(n)})
+		}
+	}
+	if len(pairs) == 0 {
+		return false
+	}
+	cell.Header{Command: cell.CommandReturn}.Put(c)
+	if err := cell.PutCredit(c[cell.HeaderSize:], pairs); err != nil {
+		panic(err) // pairs are built above from live circuits
+	}
+	return true
+}
+
+// onReturn takes back n cells that the peer has not used. The window is a first one again. It reports whether the link is
+// still up.
+func (g *Leg) onReturn(n int) bool {
+	v, ls := &g.in, g.link.links
+	if g.state != legOpen || g.head != nil || n > v.outstanding() {
+		g.link.fail("RETURN of credit that was not granted", nil)
+		return false
+	}
+	ls.stats.Returned += uint64(n)
+	v.granted -= n
+	g.setWindow(min(v.window.size, ls.cfg.Limits.InitialWindow))
+	v.window.grown, v.window.steps, v.window.dryFrom = false, 0, v.received
+	g.newRound(ls.clock.Now())
+	g.offer()
+	return true
+}
+
 // onCredit takes a grant of the peer's. It reports whether the link is still up.
 func (g *Leg) onCredit(add int) bool {
+	g.link.links.stats.CreditsIn++
 	switch {
 	case g.state != legOpen || g.head != nil:
 		g.link.fail("CREDIT for a circuit that is not open", nil)

@@ -50,6 +50,7 @@ type Leg struct {
 
 	queue    queue    // cells of the other leg
 	credit   int      // cells that may be sent
+	first    int      // of these, what the neighbour granted with CREATE or CREATED: the rest is lent
 	woken    bool     // NextCell may have something
 	starved  bool     // had more to send than credit
 	quantum  int      // cells left as a sparse circuit
@@ -60,13 +61,14 @@ type Leg struct {
 	inLink    node[Leg]
 	inHead    node[Leg] // link.heads: has a head
 	inDue     node[Leg] // link.due
+	inReturn  node[Leg] // link.returns: has credit to give back
 	inPartial node[Leg] // link.partial: due, but not enough for a CREDIT
 	inTurn    node[Leg] // link.sparse or link.active: has something to send and the credit for it
 }
 
 func newLeg(l *Link, id cell.CircuitID, opened bool) *Leg {
 	g := &Leg{link: l, id: id, opened: opened, quantum: sparseQuantum, lastSent: l.links.clock.Now()}
-	g.inLink.of, g.inHead.of, g.inDue.of, g.inPartial.of, g.inTurn.of = g, g, g, g, g
+	g.inLink.of, g.inHead.of, g.inDue.of, g.inReturn.of, g.inPartial.of, g.inTurn.of = g, g, g, g, g, g
 	if opened {
 		g.state = legOpening
 	} else {
@@ -124,7 +126,7 @@ func (g *Leg) putHead(cmd cell.Command, handshakeType uint16, handshake []byte) 
 		return err
 	}
 	g.head = q
-	g.in.granted = w
+	g.in.granted, g.in.first = w, w
 	l.heads.push(&g.inHead)
 	l.mark()
 	return nil

@@ -39,6 +39,8 @@ const (
 	DefaultDead      = 12 * time.Second
 
 	creditTick     = 5 * time.Millisecond // CREDIT cells of a link go out together, this long after the first is due, unless a neighbour would run out before
+	returnTime     = 10 * time.Second     // after which without a cell a neighbour gets back what it granted since the circuit began
+	hoardTime      = 40 * time.Second     // after which it is a hoarder who has not given that back
 	tombstoneTime  = time.Minute          // without the peer's DESTROY the link closes
 	stuckTime      = time.Minute          // without one cell leaving a queue, on a link that moves, the circuit goes
 	lingerTime     = time.Minute          // a Conn of a circuit that is gone may drain for this long
@@ -102,6 +104,8 @@ type Stats struct {
 	IdleVictims                                        uint64 // circuits destroyed, idle for long, when others found no room
 	IdleLinks                                          uint64 // links given up, without circuits, when there were many
 	GossipDropped                                      uint64 // packets from neighbours over their budget
+	Returned                                           uint64 // cells of credit that neighbours gave back since they did not use them
+	Hoarders                                           uint64 // circuits destroyed because the neighbour did not
 	Stuck                                              uint64 // circuits destroyed because their queue did not move
 	PaddingOut                                         uint64 // cells sent because nothing else was
 	DeadLinks                                          uint64 // links closed because nothing came, or nothing was taken

@@ -44,6 +44,7 @@ type Link struct {
 	legs     list[Leg] // the same, in the order in which they were made
 	tombs    map[cell.CircuitID]tomb
 	graves   graves
+	windows  int // cells that the windows of its legs promise
 	theirs   int // legs and tombstones with ids that the peer picked
 	given    int // legs of those
 
@@ -59,6 +60,7 @@ type Link struct {
 	ticker    env.Timer
 	ticking   bool
 	creditNow bool      // the tick has come: write CREDIT
+	returns   list[Leg] // with credit to give back
 	partial   list[Leg] // with credit to be returned when they have come to rest
 	flusher   env.Timer
 	flushing  bool

@@ -12,6 +12,7 @@ import (
 // of everything.
 type network struct {
 	w        *world
+	paths    []*path
 	circuits []*circuit
 	xs       []*exchange
 }
@@ -64,7 +65,7 @@ func newNetwork(t testing.TB, seed uint64, leastBatch int) *network {
 		}
 		paths = append(paths, p)
 		c := p.circuit(t)
-		x.circuits = append(x.circuits, c)
+		x.paths, x.circuits = append(x.paths, p), append(x.circuits, c)
 		if !w.runUntil(time.Minute, func() bool { return c.created }) {
 			t.Fatalf("seed %d: circuit %d was not built", seed, i)
 		}
@@ -121,7 +122,46 @@ func TestNoNetworkDeadlocks(t *testing.T) {
 	}
 }
 
-// The test above is worth something only if it can fail: it does when the threshold for a
+// Circuits that rest for as long as they like go on afterwards: what was given back is granted again.
+func TestRestingCircuitsGoOn(t *testing.T) {
+	t.Parallel()
+	returned := false
+	for seed := range seeds(10) {
+		x := newNetwork(t, seed, 0)
+		r := x.w.rng
+		for _, rest := range []time.Duration{2 * time.Second, returnTime, returnTime + 4*time.Second, hoardTime, 2 * hoardTime} {
+			if !x.w.runUntil(10*time.Minute, allDone(x.xs)) {
+				t.Fatalf("seed %d: stuck before a rest of %v", seed, rest)
+			}
+			x.w.run(rest + time.Duration(r.IntN(200)-100)*time.Millisecond)
+			for i, p := range x.paths {
+				most := min(50_000, 20*int(min(p.grantC.Stream, p.grantE.Stream)))
+				x.xs = append(x.xs, p.exchanges(t, x.circuits[i], nil, [2]int{r.IntN(most), r.IntN(most)})...)
+			}
+		}
+		if !x.w.runUntil(10*time.Minute, allDone(x.xs)) {
+			t.Fatalf("seed %d: stuck after a rest", seed)
+		}
+		for _, e := range x.xs {
+			e.verify(t)
+		}
+		x.w.check(t)
+		for i, n := range x.w.nodes {
+			returned = returned || n.stats.Returned > 0
+			if s := n.stats; s.LinkErrors+s.CircuitErrors+s.Overruns+s.BudgetVictims+s.Stuck+s.DeadLinks+s.Hoarders != 0 {
+				t.Errorf("node %d: %+v", i, *s)
+			}
+		}
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+	if !returned {
+		t.Error("nothing was given back")
+	}
+}
+
+// The test above the last is worth something only if it can fail: it does when the threshold for a
 // CREDIT is above the window.
 func TestNetworksDeadlockWithoutTheBatchRule(t *testing.T) {
 	t.Parallel()

@@ -12,12 +12,13 @@ import (
 //	RELAY(_EARLY)  see Leg.onRelay    within credit       link   link error         link error
 //	DESTROY        destroyed, answer  free                link   link error         link error
 //	CREDIT pair    see Leg.onCredit   ignored             link   link error         link error
+//	RETURN pair    see Leg.onReturn   ignored             link   link error         link error
 //
 // A circuit that this node opened is free in this sense until its CREATE is written. A circuit
 // error destroys the circuit. On a tombstone, where there is none, whatever is not expected
 // closes the link: nobody but the neighbour can have caused it.
 //
-// For the link itself: PADDING within its budget, CREDIT, GOSSIP between relays, and one
+// For the link itself: PADDING within its budget, CREDIT, RETURN, GOSSIP between relays, and one
 // LINK_DRAIN; HELLO was the shell's, and a second one closes the link.
 func (l *Link) receive(c []byte) {
 	h, err := cell.DecodeHeader(c)
@@ -29,8 +30,8 @@ func (l *Link) receive(c []byte) {
 	switch h.Command {
 	case cell.CommandRelay, cell.CommandRelayEarly:
 		l.onRelay(h, body)
-	case cell.CommandCredit:
-		l.onCredit(body)
+	case cell.CommandCredit, cell.CommandReturn:
+		l.onPairs(h.Command, body)
 	case cell.CommandCreate:
 		l.onCreate(h.Circuit, body)
 	case cell.CommandCreated:
@@ -117,7 +118,7 @@ func (l *Link) onCreate(id cell.CircuitID, body []byte) {
 			return
 		}
 		g := newLeg(l, id, false)
-		g.credit = int(c.Credit)
+		g.credit, g.first = int(c.Credit), int(c.Credit)
 		l.add(g)
 		ls.cfg.Handler.OnCreate(g, c)
 	}
@@ -151,7 +152,7 @@ func (l *Link) onCreated(id cell.CircuitID, body []byte) {
 		return
 	}
 	g.state = legOpen
-	g.credit = int(c.Credit)
+	g.credit, g.first = int(c.Credit), int(c.Credit)
 	g.activate()
 	g.h.OnCreated(c)
 }
@@ -182,22 +183,26 @@ func (l *Link) onDestroy(id cell.CircuitID, body []byte) {
 	l.closeIfDrained()
 }
 
-func (l *Link) onCredit(body []byte) {
+// onPairs takes a CREDIT or RETURN.
+func (l *Link) onPairs(c cell.Command, body []byte) {
 	pairs, err := cell.DecodeCredit(body, l.links.pairs[:0])
 	if err != nil {
-		l.fail("bad CREDIT", err)
+		l.fail("bad "+c.String(), err)
 		return
 	}
 	for _, p := range pairs {
-		l.links.stats.CreditsIn++
 		if g := l.find(p.Circuit); g != nil {
-			if !g.onCredit(int(p.Add)) {
+			take := g.onCredit
+			if c == cell.CommandReturn {
+				take = g.onReturn
+			}
+			if !take(int(p.Add)) {
 				return
 			}
 			continue
 		}
 		if t, ok := l.tombs[p.Circuit]; !ok || t.theirsPassed {
-			l.stray(cell.CommandCredit, p.Circuit)
+			l.stray(c, p.Circuit)
 			return
 		}
 	}

@@ -89,7 +89,7 @@ func (g *Leg) sendNow(cmd cell.Command, body []byte) bool {
 // idle reports whether nothing waits to be sent that is not in the batch.
 func (l *Link) idle() bool {
 	return l.up && l.sparse.empty() && l.active.empty() && l.heads.empty() && len(l.destroys) == 0 &&
-		!l.creditNow && !l.padding && l.gossip.n == 0 && l.draining == l.drainWritten
+		!l.creditNow && l.returns.empty() && !l.padding && l.gossip.n == 0 && l.draining == l.drainWritten
 }
 
 // Batches are what is handed to a link at once. There are few: as many as links that one event
@@ -118,6 +118,7 @@ func (l *Link) write(c []byte) bool {
 	case len(l.destroys) > 0:
 		l.writeDestroy(c)
 	case l.creditNow && l.writeCredit(c):
+	case !l.returns.empty() && l.writeReturn(c):
 	case l.draining && !l.drainWritten:
 		l.writeDrain(c)
 	case l.padding:

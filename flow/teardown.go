@@ -106,8 +106,9 @@ func (g *Leg) forget() {
 	g.inLink.remove()
 	g.inTurn.remove()
 	g.inDue.remove()
+	g.inReturn.remove()
 	g.inPartial.remove()
-	l.links.windows -= g.in.window.size
+	g.promise(-g.in.window.size)
 	l.links.stats.Legs--
 	if g.opened {
 		l.links.budget.out--

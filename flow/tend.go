@@ -116,13 +116,14 @@ func (l *Link) judge(now env.Mono) {
 		l.links.stats.IdleLinks++
 		l.drain()
 	default:
-		l.judgeQueues(now)
+		l.judgeCircuits(now)
 	}
 }
 
-// judgeQueues destroys circuits that got no credit from the neighbour for a minute although
-// the link moved: nobody honest holds cells back, ends least of all.
-func (l *Link) judgeQueues(now env.Mono) {
+// judgeCircuits destroys circuits that got no credit from the neighbour for a minute although
+// the link moved: nobody honest holds cells back, ends least of all. It takes back what was granted
+// to those that do not use it.
+func (l *Link) judgeCircuits(now env.Mono) {
 	for n := l.legs.first; n != nil && l.up; {
 		g := n.of
 		n = n.next
@@ -132,6 +133,8 @@ func (l *Link) judgeQueues(now env.Mono) {
 		if g.queue.n > 0 && now.Sub(g.moved) >= stuckTime && l.lastOut > g.moved {
 			l.links.stats.Stuck++
 			g.end(cell.ReasonTimeout)
+			continue
 		}
+		g.tendCredit(now)
 	}
 }

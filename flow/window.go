@@ -44,8 +44,14 @@ func (g *Leg) openWindow() int {
 	ls := g.link.links
 	w := max(min(ls.cfg.Limits.InitialWindow, ls.windowCap()), ls.cfg.Limits.Reserve)
 	g.in.window = window{size: w, end: w}
-	ls.windows += w
+	g.promise(w)
 	return w
+}
+
+// promise counts a change of the window of a leg.
+func (g *Leg) promise(n int) {
+	g.link.windows += n
+	g.link.links.windows += n
 }
 
 // windowCap is what the budget leaves for one window: an eighth of what is free, so that no window has to be taken back
@@ -129,21 +135,22 @@ func cellsIn(d time.Duration, n int, took time.Duration) int {
 func (g *Leg) shrunk() bool { return g.in.window.size < g.link.links.cfg.Limits.InitialWindow }
 
 // setWindow changes the size of the window within its bounds: of the node, of the budget, and of all windows together,
-// which may promise four times the budget.
+// which may promise four times the budget, those of one link a quarter of that.
 func (g *Leg) setWindow(size int) {
 	ls := g.link.links
 	w := &g.in.window
 	size = min(size, max(ls.cfg.Limits.MaxWindow, ls.cfg.Limits.InitialWindow))
 	if size > w.size {
 		free := max(ls.budget.limit-ls.budget.used, 0) / (4 * cell.Size)
-		promised := max(ls.budget.limit/cell.Size*4-ls.windows, 0)
+		all := ls.budget.limit / cell.Size
+		promised := max(min(4*all-ls.windows, all-g.link.windows), 0)
 		size = min(size, max(w.size, free), w.size+promised)
 	}
 	size = max(size, min(minWindow, ls.cfg.Limits.InitialWindow))
 	if size == w.size {
 		return
 	}
-	ls.windows += size - w.size
+	g.promise(size - w.size)
 	w.size, w.dryFrom = size, g.in.granted
 	g.offer()
 }

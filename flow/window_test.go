@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -202,6 +203,109 @@ func TestPromisesOfAllWindowsAreBounded(t *testing.T) {
 	}
 	if b.n.links.windows != 0 {
 		t.Errorf("%d cells are promised to nobody", b.n.links.windows)
+	}
+}
+
+// grown is a leg whose window has grown, in a network at rest.
+func (b *windowBench) grown(t *testing.T) int {
+	t.Helper()
+	for range 4 {
+		b.round(true, 0)
+	}
+	b.leave(b.out.queue.n)
+	b.w.run(3 * flushTime)
+	n := b.g.in.outstanding()
+	if n < 300 {
+		t.Fatalf("a grant of %d cells", n)
+	}
+	return n
+}
+
+// pass has time pass on a link that is alive.
+func (b *windowBench) pass(d time.Duration) {
+	for end := b.w.now.Add(d); b.w.now < end; b.w.run(time.Second) {
+		b.in(raw(cell.CommandPadding, 0))
+	}
+}
+
+// What a neighbour gives back is as if it had not been granted, and to be had by others.
+func TestReturnedCreditIsGrantedAnew(t *testing.T) {
+	t.Parallel()
+	b := newWindowBench(t, 0)
+	large := b.grown(t)
+	c := raw(cell.CommandReturn, 0)
+	if err := cell.PutCredit(c[cell.HeaderSize:], []cell.CreditPair{{Circuit: b.g.ID(), Add: uint16(large - 32)}}); err != nil {
+		t.Fatal(err)
+	}
+	b.in(c)
+	if b.g.in.outstanding() != 32 || b.size() != 32 || b.n.links.windows != b.l.windows || b.l.windows != 64 {
+		t.Errorf("%d cells of a window of %d; %d and %d are promised", b.g.in.outstanding(), b.size(), b.n.links.windows, b.l.windows)
+	}
+	b.check(t)
+	b.pass(2 * hoardTime)
+	if b.round(true, 0); b.size() != 64 {
+		t.Errorf("then it grows to %d", b.size())
+	}
+	if b.in(c); b.l.Open() {
+		t.Error("more was taken back than is granted")
+	}
+}
+
+// A neighbour that keeps what it does not use loses the circuit, and only that.
+func TestHoarderLosesTheCircuit(t *testing.T) {
+	t.Parallel()
+	b := newWindowBench(t, 0)
+	b.grown(t)
+	b.pass(hoardTime)
+	if !b.g.Alive() {
+		t.Fatal("too soon")
+	}
+	b.pass(b.n.links.cfg.Dead + 2*b.n.links.cfg.Keepalive)
+	if b.g.Alive() || !b.out.Alive() || !b.l.Open() || b.n.stats.Hoarders != 1 {
+		t.Errorf("alive: %v and %v, open: %v, %d hoarders", b.g.Alive(), b.out.Alive(), b.l.Open(), b.n.stats.Hoarders)
+	}
+	if b.n.links.windows != 32 {
+		t.Errorf("%d cells are promised", b.n.links.windows)
+	}
+}
+
+// Credit that is not used is given back, all but what was there at first, and once.
+func TestUnusedCreditIsGivenBack(t *testing.T) {
+	t.Parallel()
+	b := newWindowBench(t, 0)
+	b.out.credit = 500
+	b.come(1, false)
+	b.w.run(time.Second)
+	b.tap.take(t)
+	b.pass(returnTime + 2*b.n.links.cfg.Keepalive)
+	if want := b.out.first; b.out.Credit() != want {
+		t.Errorf("%d cells of credit instead of %d", b.out.Credit(), want)
+	}
+	if got := strings.Count(b.tap.commands(t), "RETURN"); got != 1 {
+		t.Errorf("said %d times", got)
+	}
+}
+
+// One neighbour cannot have all that windows may promise: a quarter of it at most.
+func TestPromisesToOneNeighbourAreBounded(t *testing.T) {
+	t.Parallel()
+	const budget = 4 << 20
+	b := newBench(t, benchOptions{budget: budget})
+	var all []*windowBench
+	for i := range 20 {
+		x := &windowBench{bench: b}
+		x.g, _ = b.open(t, 2*i+1)
+		x.out, _ = b.open(t, 2*i+2)
+		x.g.h = &queueing{to: x.out, from: x.g}
+		all = append(all, x)
+	}
+	for _, x := range all {
+		for range 8 {
+			x.round(true, 0)
+		}
+	}
+	if b.l.windows > budget/cell.Size || b.l.windows < budget/cell.Size/2 {
+		t.Errorf("%d cells are promised to one neighbour; the budget has %d", b.l.windows, budget/cell.Size)
 	}
 }
 
