@@ -50,6 +50,8 @@ func play(part string) int {
 		err = playVictim(ctx, part, os.Args[1])
 	case "intruder":
 		err = playIntruder(ctx, os.Args[1:])
+	case "throng":
+		err = playThrong(ctx, os.Args[1:])
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", part, err)

@@ -27,6 +27,7 @@ type RelayConfig struct {
 	Policy      directory.Policy // of the exit; an empty one is no exit
 	IPv6        bool             // the exit reaches IPv6 destinations
 	MemoryBytes int              // the one budget for queues and buffers
+	MaxLinks    int              // open links; 0 is flow's default
 	Bandwidth   uint64           // bytes a second that the relay claims; 0 is no statement
 	Nickname    string
 	Contact     string
@@ -90,7 +91,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	cfg.Network = directory.NewestNetwork(cfg.Env.Store, cfg.Env.Log, cfg.Network)
 	r := &Relay{cfg: cfg, env: cfg.Env, budget: flow.NewBudget(cfg.MemoryBytes)}
 	r.budget.Seed(cfg.Defect)
-	r.links = newLinks(cfg.Env, cfg.Network, r.budget, &r.stats, r, r.vouchedFor)
+	r.links = newLinks(cfg.Env, cfg.Network, r.budget, &r.stats, r, r.vouchedFor, cfg.MaxLinks)
 	r.fetch = circuit.NewDirectory(circuit.DirectoryConfig{
 		Env: cfg.Env, Links: r.links, NetworkID: cfg.Network.ID, Budget: r.budget, FlowStats: &r.stats, Crypto: r.cfg.Crypto,
 		Limits: circuit.DefaultDirectoryLimits(),
