@@ -12,8 +12,9 @@
 //  1. Serial: calls into one actor never overlap.
 //  2. Non-reentrant: no method here calls back before it returns.
 //  3. Non-blocking: no method waits; a slow neighbour shows as growing Queued.
-//  4. Copying: Send, Write and Save copy what they are given; a slice passed to a handler
-//     is the handler's to read and modify until the handler returns, and not after.
+//  4. Copying: Send, Write and Save copy what they are given, but for what Room gave; a slice
+//     passed to a handler is the handler's to read and modify until the handler returns, and
+//     not after.
 //  5. Frozen now: Now and Wall do not move during a handler.
 //  6. Total order: events of one instant run in the order in which they were scheduled.
 //  7. Silence: after Stop, Close, OnDown (or a failed dial) nothing more is heard from
@@ -98,7 +99,13 @@ func (p *Peer) Client() bool { return p.Identity.IsZero() }
 type Link interface {
 	// Peer is constant for the life of the link.
 	Peer() *Peer
-	// Send appends whole cells to what the link will write, copying them.
+	// Room lends memory for n cells or more, n at least 1, in which cells may be made that Send
+	// then need not copy. It is the caller's until the next Room, Send or Close of this link, or
+	// the end of the event. What is queued may wait meanwhile: whoever finds nothing to send
+	// says so by a Send of nothing.
+	Room(n int) []byte
+	// Send appends whole cells to what the link will write. It copies them, unless they are the
+	// beginning of what Room lent last.
 	Send(cells []byte)
 	// Queued is the number of bytes given to Send that have not yet been handed to the kernel.
 	Queued() int

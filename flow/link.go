@@ -71,9 +71,9 @@ type Link struct {
 	padIn     bucket
 
 	pace       pace
-	batch      []byte // to be sent at the end of this event; nil when nothing is
+	batch      []byte // lent by env, to be sent at the end of this event; nil when nothing is
 	batched    int    // bytes of it that are cells
-	batchSpace int    // bytes that the link took when it was begun
+	batchSpace int    // bytes of it that the link took when it was begun
 
 	sparse list[Leg] // with something to send: before all others, and
 	active list[Leg] // in turn

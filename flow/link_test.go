@@ -21,7 +21,8 @@ type tap struct {
 	reason error
 }
 
-func (t *tap) Peer() *env.Peer { return &t.peer }
+func (t *tap) Peer() *env.Peer   { return &t.peer }
+func (t *tap) Room(n int) []byte { return make([]byte, 16*cell.Size) }
 func (t *tap) Send(cells []byte) {
 	t.sent = append(t.sent, cells...)
 	if t.slow {

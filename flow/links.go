@@ -85,12 +85,10 @@ type Links struct {
 	soon  env.Timer
 	armed bool // soon is
 
-	spare       *queued // free list
-	spares      int
-	batches     [][]byte // free list
-	batchesMade int
-	pairs       []cell.CreditPair
-	place       int
+	spare  *queued // free list
+	spares int
+	pairs  []cell.CreditPair
+	place  int
 
 	windows    int // cells of all windows, promised to neighbours
 	leastBatch int // for the test that the rule of batch is needed

@@ -5,29 +5,38 @@ import "cepa/cell"
 // pump gives the link what it can take: no more than LinkQueue bytes wait below, so that what
 // is most urgent is decided as late as possible.
 func (l *Link) pump() {
-	ls := l.links
 	for l.up && !(l.idle() && l.batched == 0) {
-		if l.batch == nil {
-			l.batch = ls.takeBatch()
+		if l.batch == nil && !l.begin() {
+			break
 		}
-		space := l.space()
-		for l.batched < space && l.up && l.write(l.batch[l.batched:l.batched+cell.Size]) {
+		l.batchSpace = min(len(l.batch), l.space())
+		for l.batched < l.batchSpace && l.up && l.write(l.batch[l.batched:l.batched+cell.Size]) {
 			l.batched += cell.Size
 		}
-		full := l.batched > 0 && l.batched >= space
+		full := l.batched > 0 && l.batched >= l.batchSpace
 		l.send()
 		if !full {
 			break
 		}
 	}
 	if l.batch != nil {
-		ls.batches = append(ls.batches, l.batch)
-		l.batch, l.batched = nil, 0
+		l.send()
 	}
 	l.closeIfDrained()
 }
 
-// send hands the batch to the link.
+// begin borrows memory for a batch, if the link takes one now.
+func (l *Link) begin() bool {
+	space := l.space()
+	if space == 0 {
+		return false
+	}
+	l.batch = l.env.Room(1)
+	l.batchSpace = min(len(l.batch), space)
+	return true
+}
+
+// send hands the batch, which may be empty, to the link.
 func (l *Link) send() {
 	if l.batched > 0 && l.up {
 		l.lastOut = l.links.clock.Now()
@@ -37,16 +46,18 @@ func (l *Link) send() {
 		}
 		l.pace.left += l.batched
 		l.links.stats.CellsOut += uint64(l.batched / cell.Size)
+	}
+	if l.up {
 		l.env.Send(l.batch[:l.batched])
 	}
-	l.batched = 0
+	l.batch, l.batched = nil, 0
 }
 
-// space returns how many bytes of whole cells the link takes now, at most a batch: none until
-// OnDrained when enough are queued.
+// space returns how many bytes of whole cells the link takes now: none until OnDrained when
+// enough are queued.
 func (l *Link) space() int {
 	room := l.pace.queue(l.links.cfg.Limits.LinkQueue) - l.env.Queued()
-	return min(len(l.batch), max(room+cell.Size-1, 0)/cell.Size*cell.Size)
+	return max(room+cell.Size-1, 0) / cell.Size * cell.Size
 }
 
 // sendNow puts a cell of g straight into the batch that goes out at the end of this event, when
@@ -57,17 +68,14 @@ func (g *Leg) sendNow(cmd cell.Command, body []byte) bool {
 	if g.credit < 2 || g.state != legOpen || g.head != nil || g.queue.n > 0 || g.woken || !l.idle() {
 		return false
 	}
-	if l.batch == nil {
-		if len(l.links.batches) == 0 && l.links.batchesMade >= maxBatches {
+	if l.batched == len(l.batch) {
+		if l.batch != nil {
+			l.send()
+		}
+		if !l.begin() {
 			return false
 		}
-		l.batch = l.links.takeBatch()
-		l.batchSpace = l.space()
-		l.mark() // which has pump send the batch, or give it back
-	}
-	if l.batched == len(l.batch) {
-		l.send()
-		l.batchSpace = l.space()
+		l.mark() // which has pump send the batch
 	}
 	if l.batched+cell.Size > l.batchSpace {
 		return false
@@ -90,24 +98,6 @@ func (g *Leg) sendNow(cmd cell.Command, body []byte) bool {
 func (l *Link) idle() bool {
 	return l.up && l.sparse.empty() && l.active.empty() && l.heads.empty() && len(l.destroys) == 0 &&
 		!l.creditNow && l.returns.empty() && !l.padding && l.gossip.n == 0 && l.draining == l.drainWritten
-}
-
-// Batches are what is handed to a link at once. There are few: as many as links that one event
-// sends to without queueing first. 512 KiB.
-const (
-	batchCells = 16
-	maxBatches = 16
-)
-
-func (ls *Links) takeBatch() []byte {
-	n := len(ls.batches)
-	if n == 0 {
-		ls.batchesMade++
-		return make([]byte, batchCells*cell.Size)
-	}
-	b := ls.batches[n-1]
-	ls.batches = ls.batches[:n-1]
-	return b
 }
 
 // write fills c with the next cell, of the link itself if there is one, or returns false.

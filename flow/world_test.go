@@ -142,6 +142,7 @@ type pipeEnd struct {
 	other  *pipeEnd
 	ev     env.LinkEvents
 	queue  []byte
+	room   []byte // lent
 	busy   bool
 	delay  time.Duration
 	rate   float64 // bytes a second; 0 is at once
@@ -154,11 +155,19 @@ type pipeEnd struct {
 
 func (e *pipeEnd) Peer() *env.Peer { return &e.peer }
 func (e *pipeEnd) Queued() int     { return len(e.queue) }
+func (e *pipeEnd) Room(n int) []byte {
+	e.room = make([]byte, max(n, 16)*cell.Size)
+	return e.room
+}
 func (e *pipeEnd) Send(cells []byte) {
-	if e.closed {
+	if len(cells) > 0 && len(e.room) > 0 && &cells[0] != &e.room[0] {
+		panic("Send of something else than what Room lent")
+	}
+	e.room = nil
+	if e.closed || len(cells) == 0 {
 		return
 	}
-	if len(cells) == 0 || len(cells)%cell.Size != 0 {
+	if len(cells)%cell.Size != 0 {
 		panic("Send of no whole cells")
 	}
 	if e.keep {

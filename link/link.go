@@ -79,7 +79,9 @@ type link struct {
 	state   state
 	reason  error
 	pending *buffer   // given to Send, not yet taken by the writer
-	unsent  bool      // it is in t.unsent
+	lent    bool      // the room behind pending's data is the node's: the writer waits
+	held    bool      // it does
+	unsent  bool      // the link is in t.unsent
 	renewal time.Time // of the write deadline
 }
 
@@ -111,16 +113,34 @@ func (l *link) Peer() *env.Peer { return &l.peer }
 // Queued implements env.Link.
 func (l *link) Queued() int { return int(l.queued.Load()) }
 
+// Room implements env.Link. It lends what lies behind the cells that wait to be written; until Send, or the end of the
+// batch of events, the writer leaves them alone.
+func (l *link) Room(n int) []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.t.cfg.AfterBatch == nil || l.state != open { // nobody would say when it is over
+		return make([]byte, n*cell.Size)
+	}
+	if l.pending == nil {
+		l.pending = l.t.getQueue()
+	}
+	l.lent = true
+	l.noteUnsent()
+	return l.pending.room(n)
+}
+
 // Send implements env.Link. It panics when cells is not a whole number of cells.
 func (l *link) Send(cells []byte) {
 	if len(cells)%cell.Size != 0 {
 		panic(fmt.Sprintf("link: Send of %d bytes, which are no whole cells", len(cells)))
 	}
-	if len(cells) == 0 {
-		return
-	}
 	l.mu.Lock()
-	if l.state != open {
+	inPlace := l.lent && l.pending.ahead(cells)
+	if !inPlace {
+		l.endLoan()
+	}
+	l.lent = false
+	if l.state != open || len(cells) == 0 {
 		l.mu.Unlock()
 		return
 	}
@@ -132,15 +152,37 @@ func (l *link) Send(cells []byte) {
 	if l.pending == nil {
 		l.pending = l.t.getQueue()
 	}
-	l.pending.data = append(append(l.pending.data, cells...), 0) // room for what the sealer puts behind
-	l.pending.data = l.pending.data[:len(l.pending.data)-1]
-	if l.t.cfg.AfterBatch == nil {
+	if inPlace {
+		l.pending.data = l.pending.data[:len(l.pending.data)+len(cells)]
+	} else {
+		l.pending.add(cells)
+	}
+	if l.t.cfg.AfterBatch == nil || l.held {
 		l.wake.Signal()
-	} else if !l.unsent {
+	} else {
+		l.noteUnsent()
+	}
+	l.mu.Unlock()
+}
+
+// noteUnsent has the writer woken after the batch of events.
+func (l *link) noteUnsent() {
+	if !l.unsent {
 		l.unsent = true
 		l.t.unsent.add(l)
 	}
-	l.mu.Unlock()
+}
+
+// endLoan takes back what Room lent, in which there are no cells.
+func (l *link) endLoan() {
+	if !l.lent {
+		return
+	}
+	l.lent = false
+	if l.pending.empty() {
+		l.t.putQueue(l.pending)
+		l.pending = nil
+	}
 }
 
 // Close implements env.Link. What is queued is written if that takes less than a second.
@@ -178,8 +220,10 @@ func (l *link) exit() {
 	l.wire.release()
 	l.mu.Lock()
 	reason, flushed := l.reason, l.state == closing
-	l.t.putQueue(l.pending)
-	l.pending = nil
+	if !l.lent {
+		l.t.putQueue(l.pending)
+	}
+	l.pending, l.lent = nil, false
 	l.mu.Unlock()
 	l.t.forget(l, reason)
 	if !flushed {
@@ -387,11 +431,16 @@ func (l *link) writeAll() error {
 	defer func() { l.t.putQueue(taken) }()
 	for {
 		l.mu.Lock()
-		for l.pending.empty() && l.state == open {
-			l.t.putQueue(l.pending)
+		for l.state != dead && (l.lent || l.state == open && l.pending.empty()) {
+			if !l.lent {
+				l.t.putQueue(l.pending)
+				l.pending = nil
+			}
 			l.t.putQueue(taken)
-			l.pending, taken = nil, nil
+			taken = nil
+			l.held = l.lent
 			l.wake.Wait()
+			l.held = false
 		}
 		if l.state == dead {
 			l.mu.Unlock()

@@ -338,6 +338,7 @@ func (u *unsent) wakeWriters() {
 	for i, l := range links {
 		l.mu.Lock()
 		l.unsent = false
+		l.endLoan()
 		l.wake.Signal()
 		l.mu.Unlock()
 		links[i] = nil
@@ -351,7 +352,7 @@ func (t *Transport) getQueue() *buffer {
 	if b, ok := t.queues.Get().(*buffer); ok {
 		return b
 	}
-	return &buffer{make([]byte, 0, smallRead)}
+	return &buffer{make([]byte, 0, smallRead+1)}
 }
 
 // putQueue takes back what getQueue gave; b may be nil. A queue that has grown out of the ordinary is left to the

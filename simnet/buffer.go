@@ -1,5 +1,7 @@
 package simnet
 
+import "cepa/cell"
+
 // Sizes of the pieces in which bytes travel.
 const (
 	smallBuffer = 2048      // a cell
@@ -19,6 +21,26 @@ const (
 // buffers are those that can be used again.
 type buffers struct {
 	small, large [][]byte
+	rooms        [][]byte
+}
+
+// keepRooms is how many of what Room of a link lends are kept for use again: as many as are lent at once.
+const keepRooms = 64
+
+func (b *buffers) takeRoom() []byte {
+	n := len(b.rooms)
+	if n == 0 {
+		return make([]byte, roomCells*cell.Size)
+	}
+	x := b.rooms[n-1]
+	b.rooms = b.rooms[:n-1]
+	return x
+}
+
+func (b *buffers) giveRoom(x []byte) {
+	if len(x) == roomCells*cell.Size && len(b.rooms) < keepRooms {
+		b.rooms = append(b.rooms, x)
+	}
 }
 
 func (b *buffers) take(large bool) []byte {

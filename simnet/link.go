@@ -16,6 +16,7 @@ type link struct {
 	peer     env.Peer
 	events   env.LinkEvents
 	circuits map[uint32]uint64 // numbers of those that a watched host made
+	room     []byte            // lent by Room
 }
 
 var (
@@ -43,12 +44,30 @@ func (l *link) Peer() *env.Peer { return &l.peer }
 // Queued implements env.Link.
 func (l *link) Queued() int { return l.queue.size }
 
-// Send implements env.Link.
+// roomCells is how much Room lends at least.
+const roomCells = 16
+
+// Room implements env.Link.
+func (l *link) Room(n int) []byte {
+	if l.room == nil {
+		l.room = l.w.buffers.takeRoom()
+	}
+	if len(l.room) < n*cell.Size {
+		l.room = make([]byte, n*cell.Size)
+	}
+	return l.room
+}
+
+// Send implements env.Link. What Room has lent goes back.
 func (l *link) Send(cells []byte) {
 	if len(cells)%cell.Size != 0 {
 		panic(fmt.Sprintf("simnet: Send of %d bytes, which are no whole cells", len(cells)))
 	}
-	if l.over || l.fin {
+	if l.room != nil {
+		defer l.w.buffers.giveRoom(l.room)
+		l.room = nil
+	}
+	if l.over || l.fin || len(cells) == 0 {
 		return
 	}
 	w, h := l.w, l.host

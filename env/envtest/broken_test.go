@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"cepa/cell"
 	"cepa/env"
 )
 
@@ -140,6 +141,9 @@ var brokenWorlds = map[string]struct {
 	"anybody may answer": {"link/dial_errors", withLinks(func(d *brokenDialer) { d.anybody = true })},
 	"Send keeps the caller's slice": {"link/cells_arrive_whole,_copied_and_in_order", withLinks(func(d *brokenDialer) {
 		d.wrap = func(l env.Link) env.Link { return keepingLink{l, d.w.Env.Clock} }
+	})},
+	"Room lends what is on its way": {"link/cells_made_in_Room_arrive_like_others", withLinks(func(d *brokenDialer) {
+		d.wrap = func(l env.Link) env.Link { return &crampedLink{l, make([]byte, 16*cell.Size), d.w.Env.Clock} }
 	})},
 	"cells are torn": {"link/cells_arrive_whole,_copied_and_in_order", withLinks(func(d *brokenDialer) {
 		d.hear = func(e env.LinkEvents) env.LinkEvents { return tornCells{e} }
@@ -374,14 +378,23 @@ type (
 		env.Link
 		clock env.Clock
 	}
+	crampedLink struct {
+		env.Link
+		room  []byte
+		clock env.Clock
+	}
 	openLink      struct{ env.Link }
 	tornCells     struct{ env.LinkEvents }
 	undrainedLink struct{ env.LinkEvents }
 )
 
 func (l keepingLink) Send(cells []byte) { l.clock.AfterFunc(0, func() { l.Link.Send(cells) }) }
-func (l openLink) Close(reason error)   {}
-func (e undrainedLink) OnDrained()      {}
+func (l *crampedLink) Room(int) []byte  { return l.room }
+func (l *crampedLink) Send(cells []byte) {
+	l.clock.AfterFunc(0, func() { l.Link.Send(cells) })
+}
+func (l openLink) Close(reason error) {}
+func (e undrainedLink) OnDrained()    {}
 func (e tornCells) OnCells(cells []byte) {
 	e.LinkEvents.OnCells(cells[:1])
 	e.LinkEvents.OnCells(cells[1:])

@@ -110,6 +110,7 @@ func Conformance(t *testing.T, newWorld func(t *testing.T) *World) {
 		{"link/up before done", testLinkUp, hasLinks},
 		{"link/dial errors", testLinkErrors, hasLinks},
 		{"link/cells arrive whole, copied and in order", testLinkCells, hasLinks},
+		{"link/cells made in Room arrive like others", testLinkRoom, hasLinks},
 		{"link/Queued falls and OnDrained tells", testLinkDrained, hasLinks},
 		{"link/Close is heard there and silent here", testLinkClose, hasLinks},
 		{"link/silent after Close in a handler", testLinkSilence, hasLinks},

@@ -176,6 +176,48 @@ func testLinkCells(s *suite) {
 	s.awaitCells(a, cells)
 }
 
+// testLinkRoom sends cells in all the ways that Room allows, in one event and in several.
+func testLinkRoom(s *suite) {
+	a, b := &LinkProbe{}, &LinkProbe{}
+	_, atA, _ := s.join(a, b, nil)
+	cells := relayCells(24, 600)
+	rest := cells
+	next := func(n int) []byte {
+		p := rest[:min(n*cell.Size, len(rest))]
+		rest = rest[len(p):]
+		return p
+	}
+	for n := 1; len(rest) > 0; n = n%9 + 1 {
+		s.do(func() {
+			room := atA.Room(n)
+			if len(room) < n*cell.Size || len(room)%cell.Size != 0 {
+				s.Errorf("Room(%d) lends %d bytes", n, len(room))
+			}
+			room = atA.Room(n) // ends the loan before
+			atA.Send(room[:copy(room, next(n))])
+			atA.Send(bytes.Clone(next(1))) // the room was given back
+			clear(atA.Room(n))
+			atA.Send(nil)
+			clear(atA.Room(2))
+			atA.Send(bytes.Clone(next(1))) // and nothing of the room
+			room = atA.Room(1)
+			clear(room)
+			atA.Send(room[:copy(room, next(len(room)/cell.Size))])
+			clear(atA.Room(n)) // until the event ends
+		})
+		if n%3 == 0 {
+			s.do(func() { atA.Send(bytes.Clone(next(1))) })
+		}
+	}
+	s.awaitCells(b, cells)
+	s.do(func() {
+		clear(atA.Room(3))
+		atA.Close(nil)
+		atA.Send(atA.Room(1)[:cell.Size])
+	})
+	s.await("OnDown at the far end", func() bool { return b.State().Downs == 1 })
+}
+
 func testLinkDrained(s *suite) {
 	var near env.Link // touched by A's events only
 	var empty atomic.Bool

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"cepa/cell"
 	"cepa/env"
 )
 
@@ -238,6 +239,7 @@ type fakeLink struct {
 }
 
 func (l *fakeLink) Peer() *env.Peer    { return &l.peer }
+func (l *fakeLink) Room(n int) []byte  { return make([]byte, n*cell.Size) }
 func (l *fakeLink) Send(cells []byte)  { l.e.write(cells) }
 func (l *fakeLink) Queued() int        { return len(l.e.out.queue) }
 func (l *fakeLink) Close(reason error) { l.e.close(reason) }
