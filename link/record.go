@@ -2,7 +2,6 @@ package link
 
 import (
 	"bytes"
-	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/sha256"
@@ -18,6 +17,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"cepa/link/gcm"
 )
 
 // The record layer of TLS 1.3 (RFC 8446, sections 5 and 7.3). crypto/tls does the handshake; after HELLO this takes
@@ -43,17 +44,9 @@ type suite struct {
 	aead    func(key []byte) (cipher.AEAD, error)
 }
 
-func newGCM(key []byte) (cipher.AEAD, error) {
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	return cipher.NewGCM(block)
-}
-
 var suites = map[uint16]suite{
-	tls.TLS_AES_128_GCM_SHA256:       {16, sha256.New, newGCM},
-	tls.TLS_AES_256_GCM_SHA384:       {32, sha512.New384, newGCM},
+	tls.TLS_AES_128_GCM_SHA256:       {16, sha256.New, gcm.New},
+	tls.TLS_AES_256_GCM_SHA384:       {32, sha512.New384, gcm.New},
 	tls.TLS_CHACHA20_POLY1305_SHA256: {32, sha256.New, chacha20poly1305.New},
 }
 
