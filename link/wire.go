@@ -23,7 +23,8 @@ func (wouldBlock) Temporary() bool { return true }
 // stream() it gives TLS nothing more: the opener takes whole records that fill has brought, and those of the sealer are
 // collected until flush. Reading belongs to one goroutine, writing to another.
 type wire struct {
-	net.Conn // the TCP connection
+	net.Conn               // the TCP connection
+	kernel   io.ReadWriter // the same, by the shortest way
 	large    *bufferPool
 	streams  bool // set by stream, before the reader and writer exist
 
@@ -44,7 +45,7 @@ type wire struct {
 
 func newWire(c net.Conn, large *bufferPool) *wire {
 	small := make([]byte, smallRead)
-	return &wire{Conn: c, large: large, buf: small, small: small}
+	return &wire{Conn: c, kernel: direct(c), large: large, buf: small, small: small}
 }
 
 // stream switches from the handshake to the life of the link. TLS must hold no part of a record.
@@ -129,7 +130,7 @@ func (w *wire) fill() error {
 		w.r, w.w = 0, 0
 	}
 	w.resize()
-	n, err := w.Conn.Read(w.buf[w.w:])
+	n, err := w.kernel.Read(w.buf[w.w:])
 	w.w += n
 	w.read.Add(int64(n))
 	w.busy = w.w-w.r >= smallRead
@@ -217,7 +218,7 @@ func (w *wire) flush(extend func()) error {
 	w.out = b[:0]
 	for len(b) > 0 {
 		extend()
-		n, err := w.Conn.Write(b)
+		n, err := w.kernel.Write(b)
 		b = b[n:]
 		w.written.Add(int64(n))
 		if timeout, ok := err.(net.Error); err != nil && (n == 0 || !ok || !timeout.Timeout()) {

@@ -26,7 +26,7 @@ func TestItStaysInBounds(t *testing.T) {
 		for _, at := range []int{page, 2*page - n - 16} {
 			plain, sealed := mem[at:at+n], mem[at:at+n+16]
 			ours.Seal(nil, nonce, plain, plain[:min(n, 40)]) // reads
-			ours.Seal(plain[:0], nonce, plain, nil)           // writes, in place
+			ours.Seal(plain[:0], nonce, plain, nil)          // writes, in place
 			if _, err := ours.Open(nil, nonce, sealed, nil); err != nil {
 				t.Fatal(err)
 			}
