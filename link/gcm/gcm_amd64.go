@@ -41,6 +41,8 @@ func hasNative(features ...*bool) bool {
 // a block is a number as the processor knows it. acc below is in that order, and so is ctr, the counter block.
 type vaes struct {
 	// powers[i] is H^(16-i), the hash key being H^1.
+	//
+	//lint:ignore U1000 the linter does not see assembly
 	powers [16]block
 	enc    [11]block // round keys
 }
