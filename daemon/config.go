@@ -34,6 +34,10 @@ type RelayConfig struct {
 	FamilyKeys []string `toml:"family_keys,omitempty"`
 	// BandwidthMiB is what the relay offers, in MiB a second; 0 is no statement.
 	BandwidthMiB int `toml:"bandwidth_mib,omitempty"`
+	// UplinkMbit is the rate at which the relay's machine can send, in Mbit/s (a million bits), headers of IP included.
+	// The relay sends a little less, so that what waits does so in its own queues, where circuits take turns. 0: it is
+	// not known.
+	UplinkMbit int `toml:"uplink_mbit,omitempty"`
 	// MemoryMiB bounds what the relay queues for others.
 	MemoryMiB int `toml:"memory_mib,omitempty"`
 	// LogLevel is debug, info, warn or error.
@@ -243,6 +247,9 @@ func (c *RelayConfig) check() (listen netip.AddrPort, err error) {
 	}
 	if c.BandwidthMiB < 0 || c.BandwidthMiB > 1<<20 {
 		return listen, fmt.Errorf("bandwidth_mib is %d: it must be from 0 to %d", c.BandwidthMiB, 1<<20)
+	}
+	if c.UplinkMbit < 0 || c.UplinkMbit > 1<<20 {
+		return listen, fmt.Errorf("uplink_mbit is %d: it must be from 0 to %d", c.UplinkMbit, 1<<20)
 	}
 	listen, err = netip.ParseAddrPort(c.Listen)
 	if err != nil {

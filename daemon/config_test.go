@@ -106,6 +106,8 @@ func TestConfigBounds(t *testing.T) {
 		{"much memory", RelayConfig{Network: "n", Dir: "d", MemoryMiB: 1<<20 + 1}, "memory_mib"},
 		{"negative memory", RelayConfig{Network: "n", Dir: "d", MemoryMiB: -1}, "memory_mib"},
 		{"negative bandwidth", RelayConfig{Network: "n", Dir: "d", BandwidthMiB: -1}, "bandwidth_mib"},
+		{"negative uplink", RelayConfig{Network: "n", Dir: "d", UplinkMbit: -1}, "uplink_mbit"},
+		{"an uplink in bits", RelayConfig{Network: "n", Dir: "d", UplinkMbit: 100_000_000}, "uplink_mbit"},
 		{"a name to listen on", RelayConfig{Network: "n", Dir: "d", Listen: "localhost:9001"}, "--listen"},
 		{"no port", RelayConfig{Network: "n", Dir: "d", Listen: "127.0.0.1"}, "--listen"},
 	} {

@@ -150,6 +150,7 @@ func (r *Relay) start(listen netip.AddrPort) error {
 	r.node, err = node.NewRelay(node.RelayConfig{
 		Env: e, Network: r.network, Keys: keys, Addresses: []netip.AddrPort{r.address}, Policy: policy,
 		IPv6: hasIPv6(r.network.Test), MemoryBytes: r.config.MemoryMiB << 20, MaxLinks: r.capacity(), Bandwidth: uint64(r.config.BandwidthMiB) << 20,
+		Uplink:   int64(r.config.UplinkMbit) * (1e6 / 8),
 		Nickname: r.config.Nickname, Contact: r.config.Contact, Software: "cepa " + r.options.Version, DirectoryOnly: r.only,
 		Families:   memberships,
 		Undefended: r.options.Undefended, Gossip: carrier, OnConsensus: r.onConsensus, OnProgress: r.onProgress,

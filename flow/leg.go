@@ -54,6 +54,7 @@ type Leg struct {
 	woken    bool     // NextCell may have something
 	starved  bool     // had more to send than credit
 	quantum  int      // cells left as a sparse circuit
+	round    int      // of the uplink, in which its turn is
 	lastIn   env.Mono // when a cell came
 	lastSent env.Mono
 	moved    env.Mono // when a cell left the queue, or came to it when it was empty
@@ -209,6 +210,7 @@ func (g *Leg) activate() {
 	case l.links.clock.Now().Sub(g.lastSent) > sparseIdle:
 		g.quantum = sparseQuantum
 	}
+	g.round = max(g.round, l.links.uplink.round)
 	if g.quantum > 0 {
 		l.sparse.push(&g.inTurn)
 	} else {

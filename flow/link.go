@@ -77,6 +77,9 @@ type Link struct {
 
 	sparse list[Leg] // with something to send: before all others, and
 	active list[Leg] // in turn
+
+	inSparse node[Link] // links.uplink.sparse
+	inActive node[Link] // links.uplink.active
 }
 
 type destroy struct {
@@ -93,6 +96,7 @@ func newLink(ls *Links, e env.Link) *Link {
 		circuits:  make(map[cell.CircuitID]*Leg),
 		tombs:     make(map[cell.CircuitID]tomb),
 	}
+	l.inSparse.of, l.inActive.of = l, l
 	l.renewAt = now.Add(renewAfter)
 	if !l.peer.Dialled {
 		l.renewAt = l.renewAt.Add(renewAfter / 24) // the dialler's turn first
@@ -140,6 +144,8 @@ func (l *Link) shut(reason error, closeEnv bool) {
 			t.Stop()
 		}
 	}
+	l.inSparse.remove()
+	l.inActive.remove()
 	l.links.remove(l)
 	l.links.downs = append(l.links.downs, l)
 	l.links.poke()

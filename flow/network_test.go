@@ -33,7 +33,10 @@ func newNetwork(t testing.TB, seed uint64, leastBatch int) *network {
 	var relays []*testNode
 	for range 3 + r.IntN(3) {
 		// Room for the reserves of all circuits, and for what their ends may hold.
-		n := w.node(nodeOptions{limits: limits, budget: 2*circuits*limits.Reserve*cell.Size + 1<<20 + r.IntN(1<<20)})
+		n := w.node(nodeOptions{
+			limits: limits, budget: 2*circuits*limits.Reserve*cell.Size + 1<<20 + r.IntN(1<<20),
+			uplink: int64(seed%5) * 150_000, // of every fifth network nobody knows it
+		})
 		n.links.leastBatch = leastBatch
 		n.onCreate = func(g *Leg, c cell.Create) {
 			p := paths[c.Handshake[0]]

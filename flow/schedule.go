@@ -3,8 +3,10 @@ package flow
 import "cepa/cell"
 
 // pump gives the link what it can take: no more than LinkQueue bytes wait below, so that what
-// is most urgent is decided as late as possible.
+// is most urgent is decided as late as possible. When the rate of the uplink is known, cells of
+// circuits are left to share.
 func (l *Link) pump() {
+	u := &l.links.uplink
 	for l.up && !(l.idle() && l.batched == 0) {
 		if l.batch == nil && !l.begin() {
 			break
@@ -12,6 +14,7 @@ func (l *Link) pump() {
 		l.batchSpace = min(len(l.batch), l.space())
 		for l.batched < l.batchSpace && l.up && l.write(l.batch[l.batched:l.batched+cell.Size]) {
 			l.batched += cell.Size
+			u.spend()
 		}
 		full := l.batched > 0 && l.batched >= l.batchSpace
 		l.send()
@@ -22,6 +25,7 @@ func (l *Link) pump() {
 	if l.batch != nil {
 		l.send()
 	}
+	u.enlist(l)
 	l.closeIfDrained()
 }
 
@@ -60,6 +64,12 @@ func (l *Link) space() int {
 	return max(room+cell.Size-1, 0) / cell.Size * cell.Size
 }
 
+// room returns how many bytes may wait below in addition to those in the batch, of which the last may be the first of
+// a cell.
+func (l *Link) room() int {
+	return l.pace.queue(l.links.cfg.Limits.LinkQueue) - l.env.Queued() - l.batched
+}
+
 // sendNow puts a cell of g straight into the batch that goes out at the end of this event, when
 // nothing else waits for the link: what the scheduler would do, without the copy in between. The
 // last credit of a circuit is left to the scheduler, which knows whether there is more to send.
@@ -77,11 +87,12 @@ func (g *Leg) sendNow(cmd cell.Command, body []byte) bool {
 		}
 		l.mark() // which has pump send the batch
 	}
-	if l.batched+cell.Size > l.batchSpace {
+	if l.batched+cell.Size > l.batchSpace || !l.links.uplink.free(l.links.clock.Now()) {
 		return false
 	}
 	c := l.batch[l.batched : l.batched+cell.Size]
 	l.batched += cell.Size
+	l.links.uplink.spend()
 	cell.Header{Circuit: g.id, Command: cmd}.Put(c)
 	copy(c[cell.HeaderSize:], body)
 	g.credit--
@@ -120,7 +131,7 @@ func (l *Link) write(c []byte) bool {
 		copy(c, q.b[:])
 		l.links.give(q)
 	default:
-		return l.writeRelay(c)
+		return !l.links.uplink.known() && l.writeRelay(c)
 	}
 	return true
 }
@@ -172,6 +183,7 @@ func (l *Link) writeRelay(c []byte) bool {
 		g.credit--
 		g.lastSent = l.links.clock.Now()
 		g.quantum = max(g.quantum-1, 0)
+		g.round = l.links.uplink.round + 1
 		more := g.more()
 		cell.Header{Circuit: g.id, Command: cmd, Dry: more && g.credit == 0}.Put(c)
 		g.starved = more && g.credit == 0

@@ -75,13 +75,16 @@ const (
 	mbit100   = 100e6 / 8
 )
 
-func newWide(t testing.TB, circuits int) *wide {
+func newWide(t testing.TB, circuits int) *wide { return newWideKnowing(t, circuits, 0) }
+
+// newWideKnowing is newWide with relays that take uplink for the rate of their ways out.
+func newWideKnowing(t testing.TB, circuits int, uplink int64) *wide {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("takes seconds, longer with the race detector")
 	}
 	w := newWorld(1)
-	x := &wide{path: newPath(w, 3, linkOptions{}, nodeOptions{budget: 256 << 20, limits: DefaultLimits()})}
+	x := &wide{path: newPath(w, 3, linkOptions{}, nodeOptions{budget: 256 << 20, limits: DefaultLimits(), uplink: uplink})}
 	for i, round := range []time.Duration{30 * time.Millisecond, 60 * time.Millisecond, 90 * time.Millisecond} {
 		e := x.links[i].env.(*pipeEnd)
 		e.delay, e.other.delay = round/2, round/2
@@ -177,6 +180,25 @@ func TestTenCircuitsShareANarrowRelay(t *testing.T) {
 	t.Logf("%.1f Mbit/s, Jain's index %.3f, a cell waits %v at the median, %v at most", total(rates), jain, p50, most)
 	if total(rates) < 90 || jain < 0.95 || p50 > 40*time.Millisecond {
 		t.Errorf("%.1f Mbit/s as %.1f, Jain's index %.3f, a cell waits %v", total(rates), rates, jain, p50)
+	}
+	x.w.check(t)
+}
+
+// Of a relay that knows its rate nothing waits below the scheduler, and the circuits share what is left.
+func TestNarrowRelayThatKnowsItsRate(t *testing.T) {
+	t.Parallel()
+	x := newWideKnowing(t, 10, mbit100)
+	x.run(5 * time.Second)
+	below := 0
+	x.w.at(5*time.Second, func() { below = len(x.narrow.queue) })
+	rates, p50, most := x.run(10 * time.Second)
+	t.Logf("%.1f Mbit/s, a cell waits %v at the median, %v at most; %d bytes below", total(rates), p50, most, below)
+	want := uplinkShare * 100 * cell.Size / wireCell
+	if got := total(rates); got < want*0.96 || got > want || p50 > 40*time.Millisecond || below > 32*cell.Size {
+		t.Errorf("%.1f Mbit/s, a cell waits %v, %d bytes below", got, p50, below)
+	}
+	if least, top := slices.Min(rates), slices.Max(rates); least < 0.98*top {
+		t.Errorf("from %.2f to %.2f Mbit/s", least, top)
 	}
 	x.w.check(t)
 }

@@ -294,6 +294,7 @@ type nodeOptions struct {
 	limits    Limits
 	strangers bool          // no relay is listed
 	idle      time.Duration // IdleKeepalive
+	uplink    int64
 }
 
 func (w *world) node(o nodeOptions) *testNode {
@@ -309,7 +310,7 @@ func (w *world) node(o nodeOptions) *testNode {
 	n.links = NewLinks(Config{
 		Listed: func(id cert.Identity) bool { return n.listed(id) },
 		Env:    env.Env{Clock: w, Rand: w, Dialer: n},
-		Self:   n.id, Budget: n.budget, Limits: o.limits, Handler: n, Stats: n.stats, IdleKeepalive: o.idle,
+		Self:   n.id, Budget: n.budget, Limits: o.limits, Handler: n, Stats: n.stats, IdleKeepalive: o.idle, Uplink: o.uplink,
 	})
 	w.nodes = append(w.nodes, n)
 	return n

@@ -29,6 +29,7 @@ type RelayConfig struct {
 	MemoryBytes int              // the one budget for queues and buffers
 	MaxLinks    int              // open links; 0 is flow's default
 	Bandwidth   uint64           // bytes a second that the relay claims; 0 is no statement
+	Uplink      int64            // bytes a second that its way out takes, headers of IP included; 0 is not known
 	Nickname    string
 	Contact     string
 	Families    []cert.Membership // at most 4
@@ -91,7 +92,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	cfg.Network = directory.NewestNetwork(cfg.Env.Store, cfg.Env.Log, cfg.Network)
 	r := &Relay{cfg: cfg, env: cfg.Env, budget: flow.NewBudget(cfg.MemoryBytes)}
 	r.budget.Seed(cfg.Defect)
-	r.links = newLinks(cfg.Env, cfg.Network, r.budget, &r.stats, r, r.vouchedFor, cfg.MaxLinks)
+	r.links = newLinks(cfg.Env, cfg.Network, r.budget, &r.stats, r, r.vouchedFor, cfg.MaxLinks, cfg.Uplink)
 	r.fetch = circuit.NewDirectory(circuit.DirectoryConfig{
 		Env: cfg.Env, Links: r.links, NetworkID: cfg.Network.ID, Budget: r.budget, FlowStats: &r.stats, Crypto: r.cfg.Crypto,
 		Limits: circuit.DefaultDirectoryLimits(),

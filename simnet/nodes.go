@@ -89,6 +89,7 @@ type RelaySpec struct {
 	Policy        string // of the exit, as in the settings; empty is none
 	MemoryMiB     int    // 0 is 64
 	Bandwidth     uint64 // that it claims, bytes a second
+	Uplink        int64  // that its settings say its way out has, bytes a second; 0 is nothing
 	DirectoryOnly bool   // an authority that carries no circuits
 }
 
@@ -140,7 +141,7 @@ func (r *Relay) Start() error {
 	r.gossip = newEpidemic(w, h, r.n.File, r.Keys.Identity())
 	r.Node, err = node.NewRelay(node.RelayConfig{
 		Env: h.env, Network: r.n.File, Keys: r.Keys, Addresses: []netip.AddrPort{netip.AddrPortFrom(h.Address, r.n.port)},
-		Policy: policy, MemoryBytes: r.spec.MemoryMiB << 20, Bandwidth: r.spec.Bandwidth, Nickname: nickname(h.Name), Software: "simnet",
+		Policy: policy, MemoryBytes: r.spec.MemoryMiB << 20, Bandwidth: r.spec.Bandwidth, Uplink: r.spec.Uplink, Nickname: nickname(h.Name), Software: "simnet",
 		DirectoryOnly: r.spec.DirectoryOnly, Gossip: r.gossip, Encapsulate: encapsulate, Crypto: w.suite, Defect: w.defect(h),
 		OnConsensus: func(c *directory.Consensus) {
 			for _, x := range w.checkers {

@@ -58,6 +58,7 @@ The same as a file for --config:
 			&cli.StringFlag{Name: "contact", Usage: "how to reach you; public"},
 			&cli.StringSliceFlag{Name: "family-key", Usage: "`FILE` with the key of a family that the relay is in, from 'cepa keys family'"},
 			&cli.IntFlag{Name: "bandwidth", Usage: "what the relay offers, in `MiB` a second"},
+			&cli.IntFlag{Name: "uplink", Usage: "what the machine can send, in `MBIT` a second: the relay keeps a little below, and circuits share it evenly"},
 			&cli.IntFlag{Name: "memory", Usage: fmt.Sprintf("bound for queued data, in `MiB` (default %d)", daemon.DefaultRelayMemoryMiB)},
 			&cli.StringFlag{Name: "log-level", Usage: daemon.LogLevels + " (default " + daemon.DefaultLogLevel + ")"},
 			attachedFlag(),
@@ -90,6 +91,9 @@ func runRelay(c *cli.Context) error {
 	}
 	if c.IsSet("bandwidth") {
 		config.BandwidthMiB = c.Int("bandwidth")
+	}
+	if c.IsSet("uplink") {
+		config.UplinkMbit = c.Int("uplink")
 	}
 	if c.IsSet("memory") {
 		config.MemoryMiB = c.Int("memory")

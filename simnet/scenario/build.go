@@ -183,6 +183,9 @@ func (r *Run) populateRelays(g *Relays) {
 				spec.Bandwidth = 0
 			}
 		}
+		if up, _ := access.rates(); g.Shape {
+			spec.Uplink = int64(up)
+		}
 		if (i+1)*g.Exits/g.Count > i*g.Exits/g.Count {
 			spec.Policy = g.policy()
 		}

@@ -312,6 +312,9 @@ func (s *Scenario) checkBandwidth(p *problems, key string, r *Relays) {
 			p.add(key+".bandwidth_percent", "has nothing to scale; want bandwidth or quantiles as well")
 		}
 	}
+	if up, _ := r.rates(); r.Shape && up == 0 && !drawn {
+		p.add(key+".shape", "has no rate to tell; want up, rate, bandwidth or quantiles as well")
+	}
 	p.rate(key+".claim", r.Claim)
 }
 

@@ -68,6 +68,7 @@ func TestErrorsSayWhereAndWhat(t *testing.T) {
 		{least + "[[churn]]\ngroups = [\"relays\"]\nup = \"1h\"\ndown = \"1m\"\n", `line 6: churn[0].groups[0] is "relays" (did you mean "relay"?); want one of authority, relay`},
 		{least + "[[churn]]\ngroups = [\"relay\"]\nup = \"1h\"\n", "churn[0].down is 0s; want 1ms"},
 		{least + "[[churn]]\ngroups = [\"relay\"]\nup = \"1h\"\ndown = \"1m\"\nup_shape = 0.01\n", "line 9: churn[0].up_shape is 0.01; want 0.1 to 20"},
+		{strings.Replace(least, "count = 3\n", "count = 3\nshape = true\n", 1), "relays[0].shape has no rate to tell"},
 		{least + "[[fault]]\nkind = \"crush\"\nat = \"1s\"\nnodes = [\"relay-1\"]\n", `line 6: fault[0].kind is "crush" (did you mean "crash"?)`},
 		{least + "[[fault]]\nkind = \"crash\"\nat = \"1s\"\nnodes = [\"relay-4\"]\n", `line 8: fault[0].nodes[0] is "relay-4", which names none of the machines: authority-1, relay-1 to 3, server-1`},
 		{least + "[[fault]]\nkind = \"crash\"\nat = \"11s\"\nnodes = [\"relay-1\"]\n", "line 7: fault[0].at is 11s; want 0s to 10s"},

@@ -108,6 +108,8 @@ type Relays struct {
 	BandwidthPercent int `toml:"bandwidth_percent,omitempty"`
 	// Claim is the bandwidth that each says it has; what it has, if left out.
 	Claim Rate `toml:"claim,omitempty"`
+	// Shape tells each the rate of its way up, as its settings would.
+	Shape bool `toml:"shape,omitempty"`
 	// MemoryMiB is each relay's budget for queues; 64 if left out.
 	MemoryMiB int `toml:"memory_mib,omitempty"`
 	Cores     int `toml:"cores,omitempty"` // in place of the CPU's
