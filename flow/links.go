@@ -146,8 +146,7 @@ func NewLinks(cfg Config) *Links {
 		guests: share{kind: guestShare}, all: share{kind: allShare},
 		pairs: make([]cell.CreditPair, 0, cell.MaxCreditPairs),
 	}
-	ls.uplink.rate = uplinkShare * float64(max(cfg.Uplink, 0))
-	ls.uplink.filled = ls.clock.Now()
+	ls.uplink = newUplink(cfg.Uplink)
 	ls.budget.reserve = cfg.Limits.Reserve * cell.Size
 	ls.budget.kick = ls.poke
 	ls.budget.register(ls)

@@ -14,7 +14,7 @@ func (l *Link) pump() {
 		l.batchSpace = min(len(l.batch), l.space())
 		for l.batched < l.batchSpace && l.up && l.write(l.batch[l.batched:l.batched+cell.Size]) {
 			l.batched += cell.Size
-			u.spend()
+			u.spend(l.links.clock.Now())
 		}
 		full := l.batched > 0 && l.batched >= l.batchSpace
 		l.send()
@@ -87,16 +87,16 @@ func (g *Leg) sendNow(cmd cell.Command, body []byte) bool {
 		}
 		l.mark() // which has pump send the batch
 	}
-	if l.batched+cell.Size > l.batchSpace || !l.links.uplink.free(l.links.clock.Now()) {
+	now := l.links.clock.Now()
+	if l.batched+cell.Size > l.batchSpace || !l.links.uplink.free(now) {
 		return false
 	}
 	c := l.batch[l.batched : l.batched+cell.Size]
 	l.batched += cell.Size
-	l.links.uplink.spend()
+	l.links.uplink.spend(now)
 	cell.Header{Circuit: g.id, Command: cmd}.Put(c)
 	copy(c[cell.HeaderSize:], body)
 	g.credit--
-	now := l.links.clock.Now()
 	if now.Sub(g.lastSent) > sparseIdle {
 		g.quantum = sparseQuantum
 	}

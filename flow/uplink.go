@@ -17,49 +17,50 @@ import (
 //	sparse   links take turns, of one cell
 //	active   links take turns, each of one cell of every circuit: see round
 type uplink struct {
-	rate   float64  // bytes a second, headers included; 0: not known, and every link sends what it takes
-	tokens float64  // bytes that may go now; below 0 after cells that do not wait
-	filled env.Mono // when tokens were counted
-	round  int      // a circuit has a turn in every round: in its own next one, Leg.round
-	sparse list[Link]
-	active list[Link]
-	timer  env.Timer
-	armed  bool
-	held   []*Link // with a batch that share has begun
+	cell    time.Duration // that a cell takes, headers included; 0: not known, and every link sends what it takes
+	through env.Mono      // when all that went out is; a cell may go when that is past
+	round   int           // a circuit has a turn in every round: in its own next one, Leg.round
+	sparse  list[Link]
+	active  list[Link]
+	timer   env.Timer
+	armed   bool
+	held    []*Link // with a batch that share has begun
 }
 
 const (
-	uplinkShare = 0.97                  // of the rate is what goes out
-	uplinkBurst = 4 * time.Millisecond  // of it may go at once,
-	uplinkDebt  = 20 * time.Millisecond // or have gone before its time, as cells of the links themselves do
-	uplinkWake  = time.Millisecond      // of it is worth an event
+	uplinkPercent = 97                    // of the rate is what goes out
+	uplinkBurst   = 4 * time.Millisecond  // of it may go at once,
+	uplinkDebt    = 20 * time.Millisecond // or have gone before its time, as cells of the links themselves do
+	uplinkWake    = time.Millisecond      // of it is worth an event
 	// wireCell is a cell with its share of headers: 52 bytes for 1,448 of TCP and IP, 22 for 8 cells of TLS.
 	wireCell = 2128
 )
 
-// known reports whether the rate is, so that cells of circuits are sent by share alone.
-func (u *uplink) known() bool { return u.rate > 0 }
-
-// refill counts the tokens.
-func (u *uplink) refill(now env.Mono) {
-	u.tokens = min(u.tokens+u.rate*now.Sub(u.filled).Seconds(), u.rate*uplinkBurst.Seconds()+wireCell)
-	u.filled = now
+// newUplink is one of so many bytes a second; 0 is not known. It counts in whole nanoseconds, so that a simulation is
+// the same on every machine.
+func newUplink(rate int64) uplink {
+	if rate <= 0 {
+		return uplink{}
+	}
+	return uplink{cell: max(1, wireCell*100/uplinkPercent*time.Second/time.Duration(rate))}
 }
+
+// known reports whether the rate is, so that cells of circuits are sent by share alone.
+func (u *uplink) known() bool { return u.cell > 0 }
 
 // spend is for a cell that goes out.
-func (u *uplink) spend() {
+func (u *uplink) spend(now env.Mono) {
 	if u.known() {
-		u.tokens = max(u.tokens-wireCell, -u.rate*uplinkDebt.Seconds()-wireCell)
+		u.through = min(max(u.through, now.Add(-uplinkBurst)).Add(u.cell), now.Add(uplinkDebt+u.cell))
 	}
 }
+
+// takes reports whether a cell may go now.
+func (u *uplink) takes(now env.Mono) bool { return u.through <= now }
 
 // free reports whether a cell may go at once, before anything else is sent.
 func (u *uplink) free(now env.Mono) bool {
-	if !u.known() {
-		return true
-	}
-	u.refill(now)
-	return u.sparse.empty() && u.active.empty() && u.tokens > 0
+	return !u.known() || u.sparse.empty() && u.active.empty() && u.takes(now)
 }
 
 // enlist gives a link with circuits that have something to send its place among the others.
@@ -96,37 +97,36 @@ func (ls *Links) share() {
 	if u.sparse.empty() && u.active.empty() {
 		return
 	}
-	u.refill(ls.clock.Now())
-	for u.tokens > 0 {
+	now := ls.clock.Now()
+	for u.takes(now) {
 		l, sparse := u.next()
 		if l == nil {
 			break
 		}
-		l.turn(sparse)
+		l.turn(now, sparse)
 	}
 	ls.releaseBatches()
 	if !u.sparse.empty() || !u.active.empty() {
-		ls.shareLater()
+		ls.shareLater(now)
 	}
 }
 
-// shareLater has share go on when there are tokens.
-func (ls *Links) shareLater() {
+// shareLater has share go on when the uplink takes more.
+func (ls *Links) shareLater(now env.Mono) {
 	u := &ls.uplink
 	if u.armed || ls.closed {
 		return
 	}
 	u.armed = true
-	missing := max(u.rate*uplinkWake.Seconds(), wireCell) - u.tokens
-	d := max(time.Duration(missing/u.rate*float64(time.Second)), 0)
+	d := max(u.through.Sub(now)+max(uplinkWake-u.cell, 0), 0)
 	if u.timer == nil {
-		u.timer = ls.clock.AfterFunc(d, ls.onTokens)
+		u.timer = ls.clock.AfterFunc(d, ls.onUplink)
 	} else {
 		u.timer.Reset(d)
 	}
 }
 
-func (ls *Links) onTokens() {
+func (ls *Links) onUplink() {
 	ls.uplink.armed = false
 	ls.enter()
 	ls.leave() // which settles
@@ -134,9 +134,9 @@ func (ls *Links) onTokens() {
 
 // turn sends what a link may in one turn, and gives it its next place. Either a cell goes out, or the link, or one of
 // its circuits, leaves its list.
-func (l *Link) turn(sparse bool) {
+func (l *Link) turn(now env.Mono, sparse bool) {
 	u := &l.links.uplink
-	for l.up && u.tokens > 0 && l.room() > 0 {
+	for l.up && u.takes(now) && l.room() > 0 {
 		list := &l.active
 		if sparse {
 			list = &l.sparse
@@ -151,7 +151,7 @@ func (l *Link) turn(sparse bool) {
 			break
 		}
 		l.batched += cell.Size
-		u.spend()
+		u.spend(now)
 		if l.batched == len(l.batch) {
 			l.send()
 		}

@@ -112,7 +112,7 @@ func TestCircuitsOfAllLinksShareTheUplink(t *testing.T) {
 		c.w.run(500 * time.Microsecond)
 		most = max(most, c.count(t))
 	}
-	want := uplinkShare * sharedRate / wireCell
+	want := uplinkPercent * sharedRate / 100.0 / wireCell
 	if got := float64(c.all); math.Abs(got-want) > 0.01*want {
 		t.Errorf("%.0f cells in a second, want %.0f", got, want)
 	}
@@ -169,7 +169,7 @@ func TestSlowLinkDoesNotKeepTheUplinkWaiting(t *testing.T) {
 	c.pass(t, time.Second, nil)
 	c.reset()
 	c.pass(t, time.Second, nil)
-	want := uplinkShare * sharedRate / wireCell
+	want := uplinkPercent * sharedRate / 100.0 / wireCell
 	if got := float64(c.all); math.Abs(got-want) > 0.01*want || c.taps[0].queued > 32*cell.Size {
 		t.Errorf("%.0f cells in a second beside a link that takes none, want %.0f", got, want)
 	}
@@ -216,7 +216,7 @@ func TestOwnCellsOfLinksDoNotWaitForTheUplink(t *testing.T) {
 		own += sent
 		c.pass(t, 50*time.Millisecond, nil)
 	}
-	want := 5 * uplinkShare * sharedRate / wireCell
+	want := 5 * uplinkPercent * sharedRate / 100.0 / wireCell
 	if got := float64(c.all + own); math.Abs(got-want) > 0.002*want || own < 200 {
 		t.Errorf("%.0f cells in 5 s, %d of links, want %.0f", got, own, want)
 	}

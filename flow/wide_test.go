@@ -193,7 +193,7 @@ func TestNarrowRelayThatKnowsItsRate(t *testing.T) {
 	x.w.at(5*time.Second, func() { below = len(x.narrow.queue) })
 	rates, p50, most := x.run(10 * time.Second)
 	t.Logf("%.1f Mbit/s, a cell waits %v at the median, %v at most; %d bytes below", total(rates), p50, most, below)
-	want := uplinkShare * 100 * cell.Size / wireCell
+	want := uplinkPercent * 1.0 * cell.Size / wireCell
 	if got := total(rates); got < want*0.96 || got > want || p50 > 40*time.Millisecond || below > 32*cell.Size {
 		t.Errorf("%.1f Mbit/s, a cell waits %v, %d bytes below", got, p50, below)
 	}
