@@ -42,11 +42,10 @@ type throng struct {
 
 // idler is one link of a throng.
 type idler struct {
-	x        *throng
-	link     env.Link
-	next     cell.CircuitID // to be opened
-	created  int
-	answered bool
+	x       *throng
+	link    env.Link
+	next    cell.CircuitID // to be opened
+	created int
 }
 
 // playThrong is the process: its arguments are the network file, an identity, an address, and how many links with how many

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"runtime"
 	"testing"
 	"time"
 
@@ -34,7 +35,11 @@ func (h *passThrough) OnCell(cmd cell.Command, body []byte) bool {
 }
 func (h *passThrough) NextCell([]byte) (cell.Command, bool) { return 0, false }
 func (h *passThrough) Pending() bool                        { return false }
-func (h *passThrough) OnDestroyed(cell.Reason)              {}
+func (h *passThrough) OnDestroyed(reason cell.Reason) {
+	if h.to != nil {
+		h.to.Destroy(reason)
+	}
+}
 
 // frozen is a clock that only its owner moves, and whose timers it fires.
 type frozen struct {
@@ -88,8 +93,10 @@ func newRelayHop(tb testing.TB, circuits, batch int) *relayHop {
 	b.in.peer.Identity = cert.Identity{1}
 	b.out.peer.Identity, b.out.peer.Dialled = cert.Identity{2}, true
 	n := &testNode{w: w}
+	limits := DefaultLimits()
+	limits.CircuitsPerLink = max(limits.CircuitsPerLink, 2*circuits)
 	links := NewLinks(Config{
-		Env: env.Env{Clock: b.clock, Rand: w}, Self: cert.Identity{3}, Handler: n, Budget: NewBudget(1 << 30),
+		Env: env.Env{Clock: b.clock, Rand: w}, Self: cert.Identity{3}, Handler: n, Budget: NewBudget(4 << 30), Limits: limits,
 		Listed: func(cert.Identity) bool { return true },
 	})
 	var legs []*Leg
@@ -187,4 +194,31 @@ func BenchmarkRelayHop(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkLinkDown is the end of a link with 50,000 circuits that go on over another one: all of them are ended and a
+// DESTROY is written for each, in one event.
+func BenchmarkLinkDown(b *testing.B) {
+	const circuits = 50_000
+	var before, after runtime.MemStats
+	memory := uint64(0)
+	for b.Loop() {
+		b.StopTimer()
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		h := newRelayHop(b, circuits, 1)
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		memory += after.HeapAlloc - before.HeapAlloc
+		sent := h.out.cells
+		b.StartTimer()
+		h.from.OnDown(ErrClosed)
+		h.clock.advance(0)
+		b.StopTimer()
+		if h.to.Legs() != 0 || h.out.cells-sent < circuits {
+			b.Fatalf("%d circuits are left, %d cells were sent", h.to.Legs(), h.out.cells-sent)
+		}
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(memory)/float64(b.N)/circuits, "B/circuit")
 }
