@@ -53,14 +53,13 @@ type end struct {
 	acks     ring[ack]
 	acking   event // the first of acks arrives, when somebody waits for it
 	congestion
-	sent     int64         // bytes, in all
-	used     env.Mono      // when something was sent last
-	trips    time.Duration // smoothed
-	calm     limit.Flight  // of a link
-	most     int           // bytes that the kernel may have because of that; 0: no limit
-	heldBack bool          // something waits for that
-	stuck    event         // try again: nothing comes through
-	tries    int
+	sent  int64         // bytes, in all
+	used  env.Mono      // when something was sent last
+	trips time.Duration // smoothed
+	calm  limit.Flight  // of a link
+	most  int           // bytes that the kernel may have because of that; 0: no limit
+	stuck event         // try again: nothing comes through
+	tries int
 
 	// Receiving.
 	inbox    ring[segment]
@@ -173,7 +172,7 @@ func (e *end) flush() {
 		e.queue.move(&e.kernel)
 	}
 	e.send()
-	if e.heldBack = e.most > 0 && e.queue.size > 0; e.heldBack {
+	if e.queue.size > 0 {
 		e.awaitAck()
 	}
 	if moved && !e.over {
@@ -380,7 +379,7 @@ func (e *end) through(s *segment, n int) env.Mono {
 		at = max(at, e.acks.at(k-1).at)
 	}
 	e.acks.push(ack{at: at, n: n, trip: max(first.Sub(s.left), 0) + back, lost: s.lost})
-	if (e.kernel.size > 0 || e.heldBack) && !e.inLine {
+	if e.kernel.size+e.queue.size > 0 && !e.inLine {
 		e.awaitAck()
 	}
 	return whole
@@ -486,10 +485,9 @@ func (e *end) onAck() {
 	e.takeAcks()
 	e.send()
 	switch {
-	case !e.heldBack:
 	case e.hands():
 		e.flushSoon()
-	default:
+	case e.queue.size > 0:
 		e.awaitAck()
 	}
 }
