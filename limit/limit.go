@@ -1,5 +1,5 @@
 // Package limit holds token buckets by key: how often a neighbour, a client's prefix or a
-// kind of log line may do something. Flight says how much a link may have under way.
+// kind of log line may do something.
 //
 // It knows no clock and no keys of its own: packages relay and directory say what is counted
 // and when. A Buckets belongs to one goroutine at a time.

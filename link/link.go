@@ -72,8 +72,6 @@ type link struct {
 	drained atomic.Bool // OnDrained is posted and has not run
 	onDrain func()      // runs it; made once
 
-	restraint restraint // the writer's
-
 	readTimer time.Time // the reader's: when it last set a read deadline; zero if there is none
 
 	mu      sync.Mutex
@@ -94,7 +92,6 @@ func newLink(t *Transport, peer env.Peer, in *opener, out *sealer, rest []byte, 
 		slots: make(chan struct{}, batchesLink),
 	}
 	l.wake.L = &l.mu
-	l.restraint.sample = sampler(tcp)
 	l.onDrain = l.deliverDrained
 	return l
 }
@@ -480,7 +477,7 @@ func (l *link) writeQueue(q []byte) error {
 		}
 	}()
 	for len(q) > 0 {
-		n := l.allow(min(step, len(q)))
+		n := min(step, len(q))
 		if err := l.wire.collect(l.out, q[:n]); err != nil {
 			return err
 		}

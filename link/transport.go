@@ -120,7 +120,6 @@ type Transport struct {
 	secrets atomic.Pointer[secrets]
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
-	started time.Time
 
 	batches     chan struct{} // one for each batch that waits for the loop
 	batchPool   sync.Pool     // of *batch
@@ -156,7 +155,6 @@ func New(cfg Config) (*Transport, error) {
 	cfg.setDefaults()
 	t := &Transport{
 		cfg:         cfg,
-		started:     time.Now(),
 		batches:     make(chan struct{}, cfg.MaxBatches),
 		largeReads:  bufferPool{size: largeRead, limit: 512},
 		largeWrites: bufferPool{size: largeWrite, limit: 512},

@@ -85,7 +85,7 @@ var imports = map[string][]string{
 	"circuit":       {"cell", "cert", "directory", "env", "flow", "ipaddr", "onion", "onion/ntor"},
 	"measure":       {"cert", "circuit", "directory", "env"},
 	// The simulator makes nodes as the daemon does, and has nothing of what is inside them.
-	"simnet":             {"cell", "cert", "circuit", "directory", "env", "limit", "node", "onion", "onion/standin", "simnet/parallel"},
+	"simnet":             {"cell", "cert", "circuit", "directory", "env", "node", "onion", "onion/standin", "simnet/parallel"},
 	"simnet/fuzz":        {"simnet", "simnet/scenario"},
 	"simnet/calibration": {"nearest", "simnet"},
 	"simnet/record":      {"cell", "cert", "circuit", "directory", "env", "flow", "simnet"},

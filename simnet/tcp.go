@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"cepa/env"
-	"cepa/limit"
 )
 
 // hearer is who hears what happens to one end of a connection: a link or a conn.
@@ -53,12 +52,9 @@ type end struct {
 	acks     ring[ack]
 	acking   event // the first of acks arrives, when somebody waits for it
 	congestion
-	sent  int64         // bytes, in all
-	used  env.Mono      // when something was sent last
-	trips time.Duration // smoothed
-	calm  limit.Flight  // of a link
-	most  int           // bytes that the kernel may have because of that; 0: no limit
-	stuck event         // try again: nothing comes through
+	sent  int64    // bytes, in all
+	used  env.Mono // when something was sent last
+	stuck event    // try again: nothing comes through
 	tries int
 
 	// Receiving.
@@ -146,35 +142,16 @@ func (e *end) flushSoon() {
 	}
 }
 
-// hands reports whether the kernel is to have more.
-func (e *end) hands() bool {
-	return e.queue.size > 0 && e.kernel.size < e.unsent() && (e.most == 0 || e.under+e.kernel.size < e.most)
-}
-
-// restrain judges how much a link should have under way, as package link does, when an acknowledgement has come. TCP
-// smooths over acknowledgements of two packets each.
-func (e *end) restrain(a ack) {
-	pairs := max(1, time.Duration(a.n/(2*segmentMSS)))
-	if e.trips == 0 {
-		e.trips = a.trip
-	}
-	e.trips += (a.trip - e.trips) * pairs / (pairs + 7)
-	e.most = e.calm.Judge(e.w.now, limit.Sample{Flight: e.under + a.n, Trip: e.trips, Least: min(e.least, e.trips)})
-}
-
 // flush hands what there is room for to the kernel, and tells the owner.
 func (e *end) flush() {
 	if e.dead {
 		return
 	}
-	moved := e.hands()
-	for e.hands() {
+	moved := e.queue.size > 0 && e.kernel.size < e.unsent()
+	for e.queue.size > 0 && e.kernel.size < e.unsent() {
 		e.queue.move(&e.kernel)
 	}
 	e.send()
-	if e.queue.size > 0 {
-		e.awaitAck()
-	}
 	if moved && !e.over {
 		e.hear.drained()
 	}
@@ -379,7 +356,7 @@ func (e *end) through(s *segment, n int) env.Mono {
 		at = max(at, e.acks.at(k-1).at)
 	}
 	e.acks.push(ack{at: at, n: n, trip: max(first.Sub(s.left), 0) + back, lost: s.lost})
-	if e.kernel.size+e.queue.size > 0 && !e.inLine {
+	if e.kernel.size > 0 && !e.inLine {
 		e.awaitAck()
 	}
 	return whole
@@ -484,12 +461,6 @@ func (e *end) awaitAck() {
 func (e *end) onAck() {
 	e.takeAcks()
 	e.send()
-	switch {
-	case e.hands():
-		e.flushSoon()
-	case e.queue.size > 0:
-		e.awaitAck()
-	}
 }
 
 // takeAcks deals with the acknowledgements that have come by now.
@@ -506,9 +477,6 @@ func (e *end) takeAcks() {
 			e.congestion.onAck(a.at, a.n, e.sent, a.trip, 2*e.peak > e.window)
 		default:
 			e.congestion.onAck(a.at, a.n, e.sent, a.trip, e.peak+largeBuffer > e.window)
-		}
-		if e.link && a.n > 0 {
-			e.restrain(a)
 		}
 	}
 }
