@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cepa/cert"
+	"cepa/internal/plaincbor"
 
 	"github.com/fxamacker/cbor/v2"
 )
@@ -55,6 +56,7 @@ type wireGuard struct {
 var (
 	guardEncoding = must(cbor.CoreDetEncOptions().EncMode())
 	guardDecoding = must(cbor.DecOptions{
+		SimpleValues:      plaincbor.SimpleValues(),
 		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
 		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
 		IndefLength:       cbor.IndefLengthForbidden,

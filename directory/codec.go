@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"cepa/cert"
+	"cepa/internal/plaincbor"
 	"cepa/ipaddr"
 
 	"github.com/fxamacker/cbor/v2"
@@ -52,6 +53,7 @@ const maxElements = 1 << 16
 var (
 	encoding = mustMode(cbor.CoreDetEncOptions().EncMode())
 	decoding = mustMode(cbor.DecOptions{
+		SimpleValues:      plaincbor.SimpleValues(),
 		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
 		MaxNestedLevels:   8,
 		MaxArrayElements:  maxElements,

@@ -11,6 +11,7 @@ import (
 
 	"cepa/cert"
 	"cepa/directory"
+	"cepa/internal/plaincbor"
 
 	"github.com/fxamacker/cbor/v2"
 )
@@ -56,6 +57,7 @@ const (
 var (
 	encoding = must(cbor.CoreDetEncOptions().EncMode())
 	decoding = must(cbor.DecOptions{
+		SimpleValues:      plaincbor.SimpleValues(),
 		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
 		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
 		IndefLength:       cbor.IndefLengthForbidden,

@@ -80,10 +80,10 @@ var imports = map[string][]string{
 	"limit":         {"env"},
 	"nearest":       {},
 	"flow":          {"cell", "cert", "env", "ipaddr"},
-	"directory":     {"cell", "cert", "env", "ipaddr", "limit", "nearest"},
+	"directory":     {"cell", "cert", "env", "internal/plaincbor", "ipaddr", "limit", "nearest"},
 	"relay":         {"cell", "cert", "directory", "env", "flow", "ipaddr", "limit", "onion", "onion/ntor"},
-	"circuit":       {"cell", "cert", "directory", "env", "flow", "ipaddr", "onion", "onion/ntor"},
-	"measure":       {"cert", "circuit", "directory", "env"},
+	"circuit":       {"cell", "cert", "directory", "env", "flow", "internal/plaincbor", "ipaddr", "onion", "onion/ntor"},
+	"measure":       {"cert", "circuit", "directory", "env", "internal/plaincbor"},
 	// The simulator makes nodes as the daemon does, and has nothing of what is inside them.
 	"simnet":             {"cell", "cert", "circuit", "directory", "env", "node", "onion", "onion/standin", "simnet/parallel"},
 	"simnet/fuzz":        {"simnet", "simnet/scenario"},
