@@ -45,6 +45,7 @@ type idler struct {
 	x       *throng
 	link    env.Link
 	next    cell.CircuitID // to be opened
+	missing int            // circuits still to be opened
 	created int
 }
 
@@ -128,7 +129,7 @@ func (x *throng) dial(want int) {
 
 // LinkUp implements env.LinkHandler.
 func (x *throng) LinkUp(l env.Link) env.LinkEvents {
-	i := &idler{x: x, link: l, next: cell.InitiatorBit | 1}
+	i := &idler{x: x, link: l, next: cell.InitiatorBit | 1, missing: x.want}
 	x.up = append(x.up, i)
 	i.open()
 	return i
@@ -136,9 +137,10 @@ func (x *throng) LinkUp(l env.Link) env.LinkEvents {
 
 // open asks for one more circuit.
 func (i *idler) open() {
-	if int(i.next&^cell.InitiatorBit) > i.x.want {
+	if i.missing == 0 {
 		return
 	}
+	i.missing--
 	id := i.next
 	i.next++
 	var b [cell.Size]byte
@@ -170,9 +172,12 @@ func (i *idler) OnCells(cells []byte) {
 		case h.Command == cell.CommandCreated:
 			i.created++
 			i.open()
-		case h.Command == cell.CommandDestroy:
+		case h.Command == cell.CommandDestroy: // busy: answer, and try again
 			i.x.failed++
 			i.x.last = errors.New("a circuit was destroyed")
+			i.link.Send(append([]byte(nil), cells[:cell.Size]...))
+			i.missing++
+			i.x.loop.Env().Clock.AfterFunc(500*time.Millisecond, i.open)
 		}
 	}
 }
