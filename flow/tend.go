@@ -121,8 +121,8 @@ func (l *Link) judge(now env.Mono) {
 }
 
 // judgeCircuits destroys circuits that got no credit from the neighbour for a minute although
-// the link moved: nobody honest holds cells back, ends least of all. It takes back what was granted
-// to those that do not use it.
+// the link moved: nobody honest holds cells back, ends least of all. It sees to credit that is
+// not used.
 func (l *Link) judgeCircuits(now env.Mono) {
 	for n := l.legs.first; n != nil && l.up; {
 		g := n.of
