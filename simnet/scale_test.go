@@ -6,21 +6,27 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/pprof"
 	"syscall"
 	"testing"
 	"time"
 
 	"cepa/directory"
+	"cepa/internal/hugepages"
 )
 
 // TestScale measures how fast a network of RELAYSxCLIENTSxSECONDS runs, with web users of about 5 kB/s
 // each. It is for people: it is run by CEPA_SIMNET_SCALE=100x1000x30 go test -run Scale -v, with a
 // profile if wanted. CEPA_SIMNET_INTERVAL is the time between two consensuses instead of an hour, and CEPA_SIMNET_THINK
-// that between two pages instead of half a minute.
+// that between two pages instead of half a minute. CEPA_SIMNET_PAGES=small does without
+// big pages of memory, and CEPA_SIMNET_PROFILE=FILE writes a profile of the load alone.
 func TestScale(t *testing.T) {
 	var relays, clients, seconds int
 	if _, err := fmt.Sscanf(os.Getenv("CEPA_SIMNET_SCALE"), "%dx%dx%d", &relays, &clients, &seconds); err != nil {
 		t.Skip("CEPA_SIMNET_SCALE is not set")
+	}
+	if os.Getenv("CEPA_SIMNET_PAGES") != "small" {
+		hugepages.Reserve(7 << 30)
 	}
 	runtime.LockOSThread() // its time is that of the world, without what workers and the collector do
 	defer runtime.UnlockOSThread()
@@ -126,6 +132,17 @@ func TestScale(t *testing.T) {
 		}
 	}
 	t.Logf("%d clients, %d ready: %d KiB each", clients, ready, (after.HeapAlloc-before.HeapAlloc)>>10/uint64(max(1, clients)))
+	if name := os.Getenv("CEPA_SIMNET_PROFILE"); name != "" {
+		f, err := os.Create(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			t.Fatal(err)
+		}
+		defer pprof.StopCPUProfile()
+	}
 	step("load", time.Duration(seconds)*time.Second)
 	t.Logf("%d streams well, %d not; first byte after %v on average, %d MB; all in %v; %s", good, bad, firsts/time.Duration(max(1, good)), bytes/1e6, time.Since(wall).Round(time.Second), w.TraceHash())
 }

@@ -21,6 +21,7 @@ import (
 	"strings"
 	"time"
 
+	"cepa/internal/hugepages"
 	"cepa/simnet"
 	"cepa/simnet/record"
 	"cepa/simnet/report"
@@ -275,8 +276,10 @@ func Names() []string {
 }
 
 // Tune has the program collect garbage less often than others do, as suits a simulation, which keeps most of what it makes,
-// unless it has most bytes of memory already. It returns what undoes that. GOGC and GOMEMLIMIT win over it.
+// unless it has most bytes of memory already, and has the heap live on big pages where the system has them. It returns what
+// undoes the former. GOGC and GOMEMLIMIT win over it.
 func Tune(most int64) (undo func()) {
+	hugepages.Reserve(most)
 	percent, limit := 100, int64(math.MaxInt64)
 	if os.Getenv("GOGC") == "" {
 		percent = debug.SetGCPercent(400)

@@ -15,11 +15,14 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
-// Pool is a number of goroutines that compute. They are there while there is work, so nobody needs to end them.
+// Pool is a number of goroutines that compute. They are there while there is work and shortly after, so nobody needs to
+// end them.
 type Pool struct {
-	most int
+	most    int
+	waiting atomic.Int64 // jobs in the queue
 
 	mu      sync.Mutex
 	queue   []*job // from head on; those before have been taken
@@ -27,11 +30,16 @@ type Pool struct {
 	workers int // that run
 }
 
+// watch is for how long a worker without work looks for some before it ends. To wake a processor that sleeps takes about
+// as long as a handshake, in a virtual machine above all, and by then the world has made it itself: with workers that
+// ended at once, it made three of four.
+const watch = 5 * time.Millisecond
+
 // job is one computation. Who gets to take it makes it: a worker, or who wants the result before one has begun.
 type job struct {
 	work  func()
 	taken atomic.Bool
-	done  sync.WaitGroup
+	made  atomic.Bool
 	fault any // what work panicked with
 }
 
@@ -51,11 +59,11 @@ func (p *Pool) Start(work func()) (finish func()) {
 		return work
 	}
 	j := &job{work: work}
-	j.done.Add(1)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.queue = append(p.queue, j)
-	if p.workers < p.most {
+	p.waiting.Add(1)
+	if p.workers < min(p.most, len(p.queue)-p.head) {
 		p.workers++
 		go p.worker()
 	}
@@ -70,8 +78,10 @@ func (p *Pool) worker() {
 	}
 }
 
-// next is the first job in the queue; without one it is nil, and the worker that asked is one no more.
+// next is the first job in the queue, now or soon; when there is none for long it is nil, and the worker that asked is
+// one no more.
 func (p *Pool) next() *job {
+	spin(func() bool { return p.waiting.Load() > 0 }, watch)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.head == len(p.queue) {
@@ -82,6 +92,7 @@ func (p *Pool) next() *job {
 	j := p.queue[p.head]
 	p.queue[p.head] = nil
 	p.head++
+	p.waiting.Add(-1)
 	if p.head > 64 && p.head > len(p.queue)/2 {
 		n := copy(p.queue, p.queue[p.head:])
 		clear(p.queue[n:])
@@ -91,18 +102,39 @@ func (p *Pool) next() *job {
 }
 
 func (j *job) make() {
-	defer j.done.Done()
+	defer j.made.Store(true)
 	defer func() { j.fault = recover() }()
 	j.work()
 	j.work = nil
 }
 
+// finish does not sleep while another makes the job: that takes less long than being woken.
 func (j *job) finish() {
 	if j.taken.CompareAndSwap(false, true) {
 		j.make()
 	}
-	j.done.Wait()
+	for !spin(j.made.Load, watch) {
+	}
 	if j.fault != nil {
 		panic(j.fault)
+	}
+}
+
+// spin waits until cond holds, which it reports, for about most. It lets go of the processor now and then, but does
+// not sleep.
+func spin(cond func() bool, most time.Duration) bool {
+	const each = 50 * time.Microsecond
+	for end := time.Now().Add(most); ; runtime.Gosched() {
+		for turn := time.Now(); ; {
+			if cond() {
+				return true
+			}
+			if time.Since(turn) > each {
+				break
+			}
+		}
+		if time.Now().After(end) {
+			return false
+		}
 	}
 }
