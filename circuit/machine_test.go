@@ -37,7 +37,7 @@ func (l *liar) OnCreate(leg *flow.Leg, create cell.Create) {
 	if l.sm == nil {
 		l.sm = []ntor.Extension{{Type: flow.ExtensionWindows, Data: flow.EncodeWindows(flow.ExitWindows)}}
 	}
-	keys, reply, err := ntor.Server(rand.Reader, nil, l.node.Identity, []*ntor.OnionKey{l.key}, l.w.id, create.Handshake,
+	keys, reply, err := ntor.Server(rand.Reader, l.node.Identity, []*ntor.OnionKey{l.key}, l.w.id, create.Handshake,
 		func([]byte) ([]byte, error) { return ntor.AppendExtensions(nil, l.sm) })
 	if err != nil {
 		l.w.t.Error(err)

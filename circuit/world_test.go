@@ -63,11 +63,7 @@ func newWorld(t testing.TB, seed uint64, n, exits int) *world {
 			r.policy = &p
 		}
 		r.answer = func([]byte) []byte { return []byte("\x00\x00\x00\x00\x02ok") }
-		key, err := ntor.NewOnionKey(sha256.Sum256([]byte("onion " + r.name)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.key = key
+		r.key = ntor.NewOnionKey(sha256.Sum256([]byte("onion " + r.name)))
 		w.relays = append(w.relays, r)
 		r.start()
 	}

@@ -355,8 +355,8 @@ func parseOnionKey(line string) (o onionKey, err error) {
 		return o, errors.New("want a seed and a time in milliseconds")
 	}
 	o.until = time.UnixMilli(ms)
-	o.key, err = ntor.NewOnionKey(o.seed)
-	return o, err
+	o.key = ntor.NewOnionKey(o.seed)
+	return o, nil
 }
 
 // Rotate renews what ends soon: the signing key, if the identity key is at hand, and the onion
@@ -406,10 +406,7 @@ func (k *Keys) rotateOnion() error {
 	if len(k.onion) == 0 || !now.Before(k.onion[0].until.Add(-k.onionLead())) || k.onion[0].until.Sub(now) > life+cert.BackDate {
 		o := onionKey{seed: freshSeed(k.env.Rand)}
 		o.until = now.Add(life).Truncate(time.Millisecond)
-		var err error
-		if o.key, err = ntor.NewOnionKey(o.seed); err != nil {
-			return fmt.Errorf("making an onion key: %w", err)
-		}
+		o.key = ntor.NewOnionKey(o.seed)
 		k.onion = slices.Insert(k.onion, 0, o)
 		k.generation++
 		changed = true

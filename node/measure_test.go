@@ -60,7 +60,7 @@ func measuredWorld(t *testing.T, seed uint64, relays, exit int, claim func(i int
 		}
 		r, err := NewRelay(RelayConfig{
 			Env: host.Env, Network: w.network, Keys: keys, Addresses: []netip.AddrPort{host.Address}, Policy: policy,
-			MemoryBytes: 64 << 20, Nickname: host.Name, Software: "test", Bandwidth: claim(i), Encapsulate: encapsulate,
+			MemoryBytes: 64 << 20, Nickname: host.Name, Software: "test", Bandwidth: claim(i),
 		})
 		if err != nil {
 			t.Fatal(err)

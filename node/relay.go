@@ -1,7 +1,6 @@
 package node
 
 import (
-	"crypto/mlkem"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -47,8 +46,6 @@ type RelayConfig struct {
 	Directory  func(relay.Directory) relay.Directory
 	Undefended directory.Undefended // zero but in the attack suite
 	Defect     Defect               // zero but in tests of checkers
-	// Encapsulate replaces ML-KEM's own randomness, in a simulation; nil in the daemon.
-	Encapsulate func(*mlkem.EncapsulationKey768) (sharedKey, ciphertext []byte)
 	// Crypto replaces the cryptography of circuits, in a simulation; nil in the daemon.
 	Crypto onion.Suite
 }
@@ -129,7 +126,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 		Env: cfg.Env, Links: func() *flow.Links { return r.links }, Budget: r.budget, FlowStats: &r.stats, Crypto: r.cfg.Crypto,
 		Identity: r.Identity(), NetworkID: cfg.Network.ID, OnionKeys: cfg.Keys.OnionKeys, Directory: r.agent, SpeedTest: r.speed.Answer,
 		RequestLimit: r.agent.RequestLimit,
-		Addresses:    cfg.Addresses, DirectoryOnly: cfg.DirectoryOnly, Test: cfg.Network.Test, IPv6: cfg.IPv6, Encapsulate: cfg.Encapsulate,
+		Addresses:    cfg.Addresses, DirectoryOnly: cfg.DirectoryOnly, Test: cfg.Network.Test, IPv6: cfg.IPv6,
 		Limits: relay.DefaultLimits(),
 	}
 	if !cfg.Policy.IsEmpty() && !cfg.DirectoryOnly {

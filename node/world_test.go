@@ -1,8 +1,6 @@
 package node
 
 import (
-	"crypto/mlkem"
-	"crypto/mlkem/mlkemtest"
 	"crypto/sha256"
 	"fmt"
 	"net/netip"
@@ -34,16 +32,6 @@ type world struct {
 	steps   []string
 
 	isolation string // of downloads
-}
-
-// encapsulate draws its randomness from the key, so that a run can be repeated.
-func encapsulate(ek *mlkem.EncapsulationKey768) (sharedKey, ciphertext []byte) {
-	random := sha256.Sum256(ek.Bytes())
-	sharedKey, ciphertext, err := mlkemtest.Encapsulate768(ek, random[:])
-	if err != nil {
-		panic(err)
-	}
-	return sharedKey, ciphertext
 }
 
 // testNetwork founds a network with one authority.
@@ -125,7 +113,7 @@ func (w *world) start(i int) {
 	}
 	r, err := NewRelay(RelayConfig{
 		Env: e, Network: w.network, Keys: keys, Addresses: []netip.AddrPort{host.Address}, Policy: policy,
-		MemoryBytes: 64 << 20, Nickname: host.Name, Software: "test", Encapsulate: encapsulate,
+		MemoryBytes: 64 << 20, Nickname: host.Name, Software: "test",
 	})
 	if err != nil {
 		w.t.Fatal(err)

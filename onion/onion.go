@@ -9,7 +9,6 @@
 package onion
 
 import (
-	"crypto/mlkem"
 	"io"
 
 	"cepa/onion/cgo"
@@ -22,8 +21,7 @@ type Suite interface {
 	Begin(rand io.Reader, id, onionKey, network [32]byte, cm []byte) (Handshake, []byte, error)
 	// Answer is the relay's side of it: see ntor.Server.
 	Answer(
-		rand io.Reader, encapsulate func(*mlkem.EncapsulationKey768) (sharedKey, ciphertext []byte),
-		id [32]byte, onionKeys []*ntor.OnionKey, network [32]byte, message []byte, accept func(cm []byte) (sm []byte, err error),
+		rand io.Reader, id [32]byte, onionKeys []*ntor.OnionKey, network [32]byte, message []byte, accept func(cm []byte) (sm []byte, err error),
 	) (keys ntor.Keys, reply []byte, err error)
 	// ClientLayer and RelayLayer are the two roles at one hop: see cgo.NewClient and cgo.NewRelay.
 	ClientLayer(bodySize int, keys []byte) (ClientLayer, error)
@@ -65,10 +63,9 @@ func (Real) Begin(rand io.Reader, id, onionKey, network [32]byte, cm []byte) (Ha
 
 // Answer implements Suite.
 func (Real) Answer(
-	rand io.Reader, encapsulate func(*mlkem.EncapsulationKey768) (sharedKey, ciphertext []byte),
-	id [32]byte, onionKeys []*ntor.OnionKey, network [32]byte, message []byte, accept func(cm []byte) (sm []byte, err error),
+	rand io.Reader, id [32]byte, onionKeys []*ntor.OnionKey, network [32]byte, message []byte, accept func(cm []byte) (sm []byte, err error),
 ) (keys ntor.Keys, reply []byte, err error) {
-	return ntor.Server(rand, encapsulate, id, onionKeys, network, message, accept)
+	return ntor.Server(rand, id, onionKeys, network, message, accept)
 }
 
 // ClientLayer implements Suite.

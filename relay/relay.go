@@ -11,7 +11,6 @@ package relay
 
 import (
 	"bytes"
-	"crypto/mlkem"
 	"errors"
 	"io"
 	"log/slog"
@@ -72,9 +71,6 @@ type Config struct {
 	Test bool
 	// IPv6 says that the exit can reach IPv6 destinations.
 	IPv6 bool
-	// Encapsulate replaces ML-KEM's own randomness (a simulator does); nil for the system's.
-	// It must be safe to call in the pool.
-	Encapsulate func(*mlkem.EncapsulationKey768) (sharedKey, ciphertext []byte)
 	// Crypto is the cryptography of circuits; nil is onion.Real.
 	Crypto onion.Suite
 	Limits Limits
@@ -267,7 +263,7 @@ func (e errRefused) Error() string { return "refused: " + e.reason.String() }
 // handshake runs the relay's side of ntor for c in the pool. Everything that the work needs
 // is copied before it starts; it touches nothing of the actor's.
 func (r *Relay) handshake(c *circuit) {
-	var seed [32]byte
+	var seed [64]byte
 	_, _ = io.ReadFull(r.env.Rand, seed[:]) // law: never fails
 	var (
 		keys    ntor.Keys
@@ -279,7 +275,6 @@ func (r *Relay) handshake(c *circuit) {
 		suite   = r.cfg.Crypto
 		id      = [32]byte(r.cfg.Identity)
 		network = [32]byte(r.cfg.NetworkID)
-		encaps  = r.cfg.Encapsulate
 	)
 	c.message = nil
 	r.running++
@@ -290,7 +285,7 @@ func (r *Relay) handshake(c *circuit) {
 			allowed, sm, err = negotiate(cm)
 			return sm, err
 		}
-		keys, reply, err = suite.Answer(bytes.NewReader(seed[:]), encaps, id, accepts, network, message, accept)
+		keys, reply, err = suite.Answer(bytes.NewReader(seed[:]), id, accepts, network, message, accept)
 		clear(seed[:])
 	}, func() {
 		r.running--

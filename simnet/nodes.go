@@ -1,9 +1,6 @@
 package simnet
 
 import (
-	"crypto/mlkem"
-	"crypto/mlkem/mlkemtest"
-	"crypto/sha256"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -142,7 +139,7 @@ func (r *Relay) Start() error {
 	r.Node, err = node.NewRelay(node.RelayConfig{
 		Env: h.env, Network: r.n.File, Keys: r.Keys, Addresses: []netip.AddrPort{netip.AddrPortFrom(h.Address, r.n.port)},
 		Policy: policy, MemoryBytes: r.spec.MemoryMiB << 20, Bandwidth: r.spec.Bandwidth, Uplink: r.spec.Uplink, Nickname: nickname(h.Name), Software: "simnet",
-		DirectoryOnly: r.spec.DirectoryOnly, Gossip: r.gossip, Encapsulate: encapsulate, Crypto: w.suite, Defect: w.defect(h),
+		DirectoryOnly: r.spec.DirectoryOnly, Gossip: r.gossip, Crypto: w.suite, Defect: w.defect(h),
 		OnConsensus: func(c *directory.Consensus) {
 			for _, x := range w.checkers {
 				x.OnConsensus(w, h, c)
@@ -235,16 +232,6 @@ func (r *Relay) Stop(done func()) {
 
 // nickname makes a name that a descriptor may bear.
 func nickname(name string) string { return name[:min(len(name), 19)] }
-
-// encapsulate draws ML-KEM's randomness from the key that it is for, so that a run can be repeated.
-func encapsulate(key *mlkem.EncapsulationKey768) (sharedKey, ciphertext []byte) {
-	random := sha256.Sum256(key.Bytes())
-	sharedKey, ciphertext, err := mlkemtest.Encapsulate768(key, random[:])
-	if err != nil {
-		panic(err) // for another size of randomness only
-	}
-	return sharedKey, ciphertext
-}
 
 // ClientSpec describes a client.
 type ClientSpec struct {

@@ -24,7 +24,7 @@ func BenchmarkServer(b *testing.B) {
 	accept := func([]byte) ([]byte, error) { return nil, nil }
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, _, err := Server(random, nil, r.id, onionKeys, r.network, message, accept); err != nil {
+		if _, _, err := Server(random, r.id, onionKeys, r.network, message, accept); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -51,7 +51,8 @@ func BenchmarkClientFinish(b *testing.B) {
 	fresh := *client.core
 	b.ReportAllocs()
 	for b.Loop() {
-		core := fresh
+		core, ephemeral := fresh, *fresh.ephemeral // they are erased
+		core.ephemeral = &ephemeral
 		if _, _, err := (&Client{core: &core}).Finish(reply); err != nil {
 			b.Fatal(err)
 		}

@@ -1,11 +1,11 @@
 package ntor
 
 import (
-	"crypto/ecdh"
-	"crypto/mlkem"
 	"crypto/subtle"
 	"fmt"
 	"io"
+
+	"github.com/cloudflare/circl/kem/mlkem/mlkem768"
 )
 
 // Client is the client's state between its message and the relay's: about
@@ -29,16 +29,15 @@ func NewClient(rand io.Reader, id, onionKey [32]byte, networkID [32]byte, cm []b
 	if len(cm) > MaxExtensions {
 		return nil, nil, fmt.Errorf("starting a circuit handshake: %d bytes: %w", len(cm), ErrTooLong)
 	}
-	var seed [pointSize + mlkem.SeedSize]byte
+	var seed [pointSize + mlkem768.KeySeedSize]byte
 	defer erase(seed[:])
 	if _, err := io.ReadFull(rand, seed[:]); err != nil {
 		return nil, nil, fmt.Errorf("starting a circuit handshake: reading entropy: %w", err)
 	}
-	decapsulation, err := mlkem.NewDecapsulationKey768(seed[pointSize:])
-	if err != nil {
-		return nil, nil, fmt.Errorf("starting a circuit handshake: ML-KEM key: %w", err)
-	}
-	core, message, err := hybrid(networkID).initiate(privateKey(seed[:pointSize]), decapsulation, id, onionKey, cm)
+	encapsulation, decapsulation := mlkem768.NewKeyFromSeed(seed[pointSize:])
+	ek := make([]byte, mlkem768.PublicKeySize)
+	encapsulation.Pack(ek)
+	core, message, err := hybrid(networkID).initiate(newPrivateKey(seed[:pointSize]), ek, decapsulation, id, onionKey, cm)
 	if err != nil {
 		return nil, nil, fmt.Errorf("starting a circuit handshake: %w", err)
 	}
@@ -71,12 +70,12 @@ func (c *Client) Finish(reply []byte) (keys Keys, sm []byte, err error) {
 type initiator struct {
 	protocol      protocol
 	exchange      exchange
-	ephemeral     *ecdh.PrivateKey
-	decapsulation *mlkem.DecapsulationKey768 // nil without a KEM
+	ephemeral     *privateKey
+	decapsulation *mlkem768.PrivateKey // nil without a KEM
 }
 
-// initiate makes the first message. decapsulation is nil without a KEM.
-func (p protocol) initiate(ephemeral *ecdh.PrivateKey, decapsulation *mlkem.DecapsulationKey768, id, onionKey [32]byte, cm []byte) (*initiator, []byte, error) {
+// initiate makes the first message. ek and decapsulation are nil without a KEM.
+func (p protocol) initiate(ephemeral *privateKey, ek []byte, decapsulation *mlkem768.PrivateKey, id, onionKey [32]byte, cm []byte) (*initiator, []byte, error) {
 	i := &initiator{
 		protocol:      p,
 		exchange:      exchange{id: id, onionKey: onionKey},
@@ -84,11 +83,8 @@ func (p protocol) initiate(ephemeral *ecdh.PrivateKey, decapsulation *mlkem.Deca
 		decapsulation: decapsulation,
 	}
 	e := &i.exchange
-	copy(e.x[:], ephemeral.PublicKey().Bytes())
-	if p.kem {
-		e.ek = decapsulation.EncapsulationKey().Bytes()
-	}
-	if err := diffieHellman(&e.static, ephemeral, onionKey[:], "onion key"); err != nil {
+	e.x, e.ek = ephemeral.public, ek
+	if err := diffieHellman(&e.static, ephemeral, onionKey, "onion key"); err != nil {
 		return nil, nil, err
 	}
 	return i, p.sealOffer(e, cm), nil
@@ -117,6 +113,7 @@ func (p protocol) sealOffer(e *exchange, cm []byte) []byte {
 func (i *initiator) finish(reply, keystream []byte) ([]byte, error) {
 	p, e := i.protocol, &i.exchange
 	defer e.erase()
+	defer i.ephemeral.erase()
 
 	fixed := pointSize + p.ciphertextSize() + hashSize
 	switch {
@@ -129,17 +126,14 @@ func (i *initiator) finish(reply, keystream []byte) ([]byte, error) {
 	e.ct, rest = rest[:p.ciphertextSize()], rest[p.ciphertextSize():]
 	received, sealed := rest[:hashSize], rest[hashSize:]
 
-	if err := diffieHellman(&e.ephemeral, i.ephemeral, e.y[:], "relay's ephemeral key"); err != nil {
+	if err := diffieHellman(&e.ephemeral, i.ephemeral, e.y, "relay's ephemeral key"); err != nil {
 		return nil, err
 	}
 	if p.kem {
 		// A ciphertext that was altered decapsulates to an unrelated key (implicit
 		// rejection, FIPS 203 section 6.3), and fails with AUTH.
-		shared, err := i.decapsulation.Decapsulate(e.ct)
-		if err != nil {
-			panic("ntor: decapsulating: " + err.Error()) // only for another size
-		}
-		e.kem = shared
+		e.kem = make([]byte, mlkem768.SharedKeySize)
+		i.decapsulation.DecapsulateTo(e.kem, e.ct)
 	}
 	seed, verify := p.secrets(e)
 	defer erase(seed[:])

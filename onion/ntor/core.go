@@ -3,13 +3,14 @@ package ntor
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/ecdh"
-	"crypto/mlkem"
 	"crypto/sha3"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"runtime"
+
+	"github.com/cloudflare/circl/dh/x25519"
+	"github.com/cloudflare/circl/kem/mlkem/mlkem768"
 )
 
 const (
@@ -45,14 +46,14 @@ func hybrid(networkID [32]byte) protocol {
 // the client's and in the relay's message.
 func (p protocol) encapsulationKeySize() int {
 	if p.kem {
-		return mlkem.EncapsulationKeySize768
+		return mlkem768.PublicKeySize
 	}
 	return 0
 }
 
 func (p protocol) ciphertextSize() int {
 	if p.kem {
-		return mlkem.CiphertextSize768
+		return mlkem768.CiphertextSize
 	}
 	return 0
 }
@@ -161,30 +162,28 @@ func encrypt(key *[keySize]byte, text []byte) []byte {
 	return out
 }
 
+// privateKey is an X25519 key pair.
+type privateKey struct{ secret, public x25519.Key }
+
+// newPrivateKey makes a key pair of 32 bytes of entropy, any 32 bytes.
+func newPrivateKey(seed []byte) *privateKey {
+	k := &privateKey{secret: x25519.Key(seed)}
+	x25519.KeyGen(&k.public, &k.secret)
+	return k
+}
+
 // diffieHellman writes the shared secret of the two keys to out.
 // The error is ErrLowOrder, saying whose key it was.
-func diffieHellman(out *[pointSize]byte, private *ecdh.PrivateKey, public []byte, whose string) error {
-	key, err := ecdh.X25519().NewPublicKey(public)
-	if err != nil {
-		panic("ntor: x25519: " + err.Error()) // only for a key of another size
-	}
-	shared, err := private.ECDH(key)
-	if err != nil { // the result is zero
+func diffieHellman(out *[pointSize]byte, private *privateKey, public [pointSize]byte, whose string) error {
+	their := x25519.Key(public)
+	if !x25519.Shared((*x25519.Key)(out), &private.secret, &their) {
 		return fmt.Errorf("%s: %w", whose, ErrLowOrder)
 	}
-	copy(out[:], shared)
-	erase(shared)
 	return nil
 }
 
-// privateKey makes an X25519 key of 32 bytes of entropy, any 32 bytes.
-func privateKey(seed []byte) *ecdh.PrivateKey {
-	key, err := ecdh.X25519().NewPrivateKey(seed)
-	if err != nil {
-		panic("ntor: x25519: " + err.Error()) // only for a seed of another size
-	}
-	return key
-}
+// erase overwrites the key.
+func (k *privateKey) erase() { erase(k.secret[:]) }
 
 // erase overwrites b, in a way that the compiler does not see to be useless.
 //

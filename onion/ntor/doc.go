@@ -96,9 +96,9 @@
 // # Erasing
 //
 // Shared secrets, derived keys and seeds are overwritten once used. Private
-// keys inside crypto/ecdh and crypto/mlkem and cipher schedules inside
-// crypto/aes cannot be overwritten from outside; they are dropped at the
-// earliest moment and left to the garbage collector.
+// ML-KEM keys and cipher schedules inside crypto/aes cannot be overwritten from
+// outside; they are dropped at the earliest moment and left to the garbage
+// collector.
 //
 // # Sources
 //

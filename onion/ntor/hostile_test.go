@@ -74,7 +74,7 @@ func TestEveryFlippedBitOfClientMessage(t *testing.T) {
 		}
 		altered := bytes.Clone(message)
 		altered[bit/8] ^= 1 << (bit % 8)
-		keys, reply, err := Server(entropy("relay"), encapsulation("relay"), r.id, []*OnionKey{r.key}, r.network, altered,
+		keys, reply, err := Server(entropies("relay", "relay"), r.id, []*OnionKey{r.key}, r.network, altered,
 			func([]byte) ([]byte, error) {
 				t.Errorf("bit %d: accept was called", bit)
 				return nil, nil
@@ -166,10 +166,7 @@ func TestTooLongExtensionsAreNotSent(t *testing.T) {
 func TestWrongRelay(t *testing.T) {
 	t.Parallel()
 	right := newRelayEnd(t)
-	otherKey, err := NewOnionKey(bytesOf("other onion key"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	otherKey := NewOnionKey(bytesOf("other onion key"))
 	identity, key, network := right, right, right
 	identity.id[0] ^= 1
 	key.key = otherKey
@@ -218,7 +215,7 @@ func TestFieldsOfTwoHandshakesMixed(t *testing.T) {
 	r := newRelayEnd(t)
 	_, message := r.client(t, "client", nil)
 	_, first := r.mustAnswer(t, message, []byte("first"))
-	_, second, err := Server(entropy("later"), encapsulation("later"), r.id, []*OnionKey{r.key}, r.network, message,
+	_, second, err := Server(entropies("later", "later"), r.id, []*OnionKey{r.key}, r.network, message,
 		func([]byte) ([]byte, error) { return []byte("other"), nil })
 	if err != nil {
 		t.Fatal(err)
@@ -314,9 +311,9 @@ func TestInvalidEncapsulationKey(t *testing.T) {
 	p := hybrid(r.network)
 	offer := func(ek []byte) []byte {
 		e := &exchange{id: r.id, onionKey: r.key.Public(), ek: ek}
-		x := privateKey(bytes.Repeat([]byte{3}, pointSize))
-		copy(e.x[:], x.PublicKey().Bytes())
-		if err := diffieHellman(&e.static, x, e.onionKey[:], "B"); err != nil {
+		x := newPrivateKey(bytes.Repeat([]byte{3}, pointSize))
+		e.x = x.public
+		if err := diffieHellman(&e.static, x, e.onionKey, "B"); err != nil {
 			t.Fatal(err)
 		}
 		return p.sealOffer(e, nil)

@@ -36,11 +36,7 @@ type relayEnd struct {
 
 func newRelayEnd(t testing.TB) relayEnd {
 	t.Helper()
-	key, err := NewOnionKey(bytesOf("onion key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return relayEnd{id: bytesOf("identity"), network: bytesOf("network"), key: key}
+	return relayEnd{id: bytesOf("identity"), network: bytesOf("network"), key: NewOnionKey(bytesOf("onion key"))}
 }
 
 func (r relayEnd) client(t testing.TB, name string, cm []byte) (*Client, []byte) {
@@ -54,7 +50,7 @@ func (r relayEnd) client(t testing.TB, name string, cm []byte) (*Client, []byte)
 
 // answer is Server with reproducible entropy and a relay that answers sm.
 func (r relayEnd) answer(message, sm []byte) (Keys, []byte, error) {
-	return Server(entropy("relay"), encapsulation("relay"), r.id, []*OnionKey{r.key}, r.network, message,
+	return Server(entropies("relay", "relay"), r.id, []*OnionKey{r.key}, r.network, message,
 		func([]byte) ([]byte, error) { return sm, nil })
 }
 
@@ -67,16 +63,10 @@ func (r relayEnd) mustAnswer(t testing.TB, message, sm []byte) (Keys, []byte) {
 	return keys, reply
 }
 
-// encapsulation is a reproducible encapsulate function, for one use.
-func encapsulation(name string) func(*mlkem.EncapsulationKey768) ([]byte, []byte) {
-	random := bytesOf("encapsulation of " + name)
-	return func(ek *mlkem.EncapsulationKey768) ([]byte, []byte) {
-		shared, ciphertext, err := mlkemtest.Encapsulate768(ek, random[:])
-		if err != nil {
-			panic(err)
-		}
-		return shared, ciphertext
-	}
+// entropies is the entropy of Server: of one name for X25519, of another for ML-KEM.
+func entropies(name, encapsulation string) io.Reader {
+	random := bytesOf("encapsulation of " + encapsulation)
+	return io.MultiReader(io.LimitReader(entropy(name), 32), bytes.NewReader(random[:]))
 }
 
 // wantRefused fails unless the error is want and nothing came with it.
@@ -111,7 +101,7 @@ func TestBothEndsAgree(t *testing.T) {
 		}
 		calls := 0
 		// The default encapsulation, as in a daemon.
-		relayKeys, reply, err := Server(entropy("relay"), nil, r.id, []*OnionKey{r.key}, r.network, message,
+		relayKeys, reply, err := Server(entropy("relay"), r.id, []*OnionKey{r.key}, r.network, message,
 			func(got []byte) ([]byte, error) {
 				calls++
 				if !bytes.Equal(got, cm) {
@@ -154,12 +144,12 @@ func TestEveryHandshakeHasItsOwnKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, replayed, err := Server(entropy("later"), encapsulation("relay"), r.id, []*OnionKey{r.key}, r.network, message,
+	second, replayed, err := Server(entropies("later", "relay"), r.id, []*OnionKey{r.key}, r.network, message,
 		func([]byte) ([]byte, error) { return nil, nil })
 	if err != nil {
 		t.Fatal(err)
 	}
-	third, _, err := Server(entropy("relay"), encapsulation("later"), r.id, []*OnionKey{r.key}, r.network, message,
+	third, _, err := Server(entropies("relay", "later"), r.id, []*OnionKey{r.key}, r.network, message,
 		func([]byte) ([]byte, error) { return nil, nil })
 	if err != nil {
 		t.Fatal(err)
@@ -289,13 +279,10 @@ func TestPreviousOnionKeyIsAccepted(t *testing.T) {
 	t.Parallel()
 	r := newRelayEnd(t)
 	previous := r.key
-	current, err := NewOnionKey(bytesOf("next onion key"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	current := NewOnionKey(bytesOf("next onion key"))
 	client, message := r.client(t, "client", nil)
 	nothing := func([]byte) ([]byte, error) { return nil, nil }
-	want, reply, err := Server(entropy("relay"), nil, r.id, []*OnionKey{current, previous}, r.network, message, nothing)
+	want, reply, err := Server(entropy("relay"), r.id, []*OnionKey{current, previous}, r.network, message, nothing)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -307,7 +294,7 @@ func TestPreviousOnionKeyIsAccepted(t *testing.T) {
 		t.Error("the two ends hold different keys")
 	}
 	for _, onionKeys := range [][]*OnionKey{{current}, {}, nil} {
-		keys, reply, err := Server(entropy("relay"), nil, r.id, onionKeys, r.network, message, nothing)
+		keys, reply, err := Server(entropy("relay"), r.id, onionKeys, r.network, message, nothing)
 		wantRefused(t, "retired onion key", ErrUnknownOnionKey, keys, reply, err)
 	}
 }
@@ -318,10 +305,10 @@ func TestRefusedByRelay(t *testing.T) {
 	r := newRelayEnd(t)
 	_, message := r.client(t, "client", []byte("too much"))
 	refusal := errors.New("not supported")
-	keys, reply, err := Server(failingReader{t}, nil, r.id, []*OnionKey{r.key}, r.network, message,
+	keys, reply, err := Server(failingReader{t}, r.id, []*OnionKey{r.key}, r.network, message,
 		func([]byte) ([]byte, error) { return nil, refusal })
 	wantRefused(t, "refused request", refusal, keys, reply, err)
-	keys, reply, err = Server(failingReader{t}, nil, r.id, []*OnionKey{r.key}, r.network, message,
+	keys, reply, err = Server(failingReader{t}, r.id, []*OnionKey{r.key}, r.network, message,
 		func([]byte) ([]byte, error) { return make([]byte, MaxExtensions+1), nil })
 	wantRefused(t, "SM too long", ErrTooLong, keys, reply, err)
 }
@@ -341,9 +328,9 @@ func TestEntropyRunsOut(t *testing.T) {
 		t.Errorf("client with 95 bytes of entropy: %v", err)
 	}
 	_, message := r.client(t, "client", nil)
-	keys, reply, err := Server(io.LimitReader(entropy("relay"), 31), nil, r.id, []*OnionKey{r.key}, r.network, message,
+	keys, reply, err := Server(io.LimitReader(entropy("relay"), 63), r.id, []*OnionKey{r.key}, r.network, message,
 		func([]byte) ([]byte, error) { return nil, nil })
-	wantRefused(t, "relay with 31 bytes of entropy", io.ErrUnexpectedEOF, keys, reply, err)
+	wantRefused(t, "relay with 63 bytes of entropy", io.ErrUnexpectedEOF, keys, reply, err)
 }
 
 func TestFinishWorksOnce(t *testing.T) {

@@ -1,36 +1,27 @@
 package ntor
 
 import (
-	"crypto/ecdh"
-	"crypto/mlkem"
 	"crypto/subtle"
 	"fmt"
 	"io"
+
+	"github.com/cloudflare/circl/kem/mlkem/mlkem768"
 )
 
 // OnionKey is a relay's medium-term X25519 key, b with B, by which clients
 // authenticate the relay. It does not change and may be used by many goroutines
 // at once.
-type OnionKey struct {
-	private *ecdh.PrivateKey
-	public  [pointSize]byte
-}
+type OnionKey struct{ private *privateKey }
 
 // NewOnionKey makes the key of 32 bytes of entropy. The seed is the private key
 // (RFC 7748 clamps it when it is used); it is what a relay stores.
-func NewOnionKey(seed [32]byte) (*OnionKey, error) {
+func NewOnionKey(seed [32]byte) *OnionKey {
 	defer erase(seed[:])
-	private, err := ecdh.X25519().NewPrivateKey(seed[:])
-	if err != nil {
-		return nil, fmt.Errorf("making an onion key: %w", err)
-	}
-	key := &OnionKey{private: private}
-	copy(key.public[:], private.PublicKey().Bytes())
-	return key, nil
+	return &OnionKey{private: newPrivateKey(seed[:])}
 }
 
 // Public is B, as it stands in the descriptor and in the consensus.
-func (k *OnionKey) Public() [32]byte { return k.public }
+func (k *OnionKey) Public() [32]byte { return k.private.public }
 
 // Server answers a client's message as the relay of Ed25519 identity id in the
 // network networkID and returns the keys of the new hop and the message for the
@@ -45,16 +36,14 @@ func (k *OnionKey) Public() [32]byte { return k.public }
 // may be replayed by anybody who saw it, so accept has no lasting effects. It
 // must not be nil.
 //
-// Exactly 32 bytes are read from rand, after accept. encapsulate makes the
-// ML-KEM shared key and ciphertext; nil means ek.Encapsulate, which draws on the
-// system's randomness, and a simulation gives one that does not.
+// Exactly 64 bytes are read from rand, after accept: 32 for X25519 and 32 for
+// ML-KEM. They determine the reply.
 //
 // Errors: ErrTruncated, ErrTooLong, ErrUnknownOnionKey, ErrWrongIdentity,
 // ErrLowOrder, ErrAuth, ErrEncapsulationKey, and those of accept and rand; keys
 // are zero and reply is nil then. See docs/protocol.md, section 4.
 func Server(
 	rand io.Reader,
-	encapsulate func(ek *mlkem.EncapsulationKey768) (sharedKey, ciphertext []byte),
 	id [32]byte,
 	onionKeys []*OnionKey,
 	networkID [32]byte,
@@ -67,8 +56,8 @@ func Server(
 		return Keys{}, nil, fmt.Errorf("answering a circuit handshake: %w", err)
 	}
 	defer e.erase()
-	ek, err := mlkem.NewEncapsulationKey768(e.ek)
-	if err != nil {
+	var ek mlkem768.PublicKey
+	if err := ek.Unpack(e.ek); err != nil {
 		return Keys{}, nil, fmt.Errorf("answering a circuit handshake: %w", ErrEncapsulationKey)
 	}
 	sm, err := accept(cm)
@@ -79,21 +68,18 @@ func Server(
 		return Keys{}, nil, fmt.Errorf("answering a circuit handshake: %d bytes: %w", len(sm), ErrTooLong)
 	}
 
-	var seed [pointSize]byte
+	var seed [pointSize + mlkem768.EncapsulationSeedSize]byte
 	defer erase(seed[:])
 	if _, err := io.ReadFull(rand, seed[:]); err != nil {
 		return Keys{}, nil, fmt.Errorf("answering a circuit handshake: reading entropy: %w", err)
 	}
-	if encapsulate == nil {
-		encapsulate = (*mlkem.EncapsulationKey768).Encapsulate
-	}
-	e.kem, e.ct = encapsulate(ek)
-	if len(e.kem) != mlkem.SharedKeySize || len(e.ct) != mlkem.CiphertextSize768 {
-		panic("ntor: encapsulate returned a key or ciphertext of another size")
-	}
+	e.kem, e.ct = make([]byte, mlkem768.SharedKeySize), make([]byte, mlkem768.CiphertextSize)
+	ek.EncapsulateTo(e.ct, e.kem, seed[pointSize:])
+	ephemeral := newPrivateKey(seed[:pointSize])
+	defer ephemeral.erase()
 	var keystream [keystreamSize]byte
 	defer erase(keystream[:])
-	reply, err = p.sealAnswer(e, privateKey(seed[:]), sm, keystream[:])
+	reply, err = p.sealAnswer(e, ephemeral, sm, keystream[:])
 	if err != nil {
 		return Keys{}, nil, fmt.Errorf("answering a circuit handshake: %w", err)
 	}
@@ -124,7 +110,7 @@ func (p protocol) openOffer(id [32]byte, onionKeys []*OnionKey, message []byte) 
 	// B is public and so is which of its keys a relay was asked for.
 	var key *OnionKey
 	for _, k := range onionKeys {
-		if k.public == e.onionKey {
+		if k.Public() == e.onionKey {
 			key = k
 			break
 		}
@@ -132,7 +118,7 @@ func (p protocol) openOffer(id [32]byte, onionKeys []*OnionKey, message []byte) 
 	if key == nil {
 		return nil, nil, ErrUnknownOnionKey
 	}
-	if err := diffieHellman(&e.static, key.private, e.x[:], "client's ephemeral key"); err != nil {
+	if err := diffieHellman(&e.static, key.private, e.x, "client's ephemeral key"); err != nil {
 		return nil, nil, err
 	}
 	encKey, macKey := p.messageKeys(e)
@@ -148,9 +134,9 @@ func (p protocol) openOffer(id [32]byte, onionKeys []*OnionKey, message []byte) 
 
 // sealAnswer completes an exchange that has its kem and ct, encodes the second
 // message and fills keystream.
-func (p protocol) sealAnswer(e *exchange, ephemeral *ecdh.PrivateKey, sm, keystream []byte) ([]byte, error) {
-	copy(e.y[:], ephemeral.PublicKey().Bytes())
-	if err := diffieHellman(&e.ephemeral, ephemeral, e.x[:], "client's ephemeral key"); err != nil {
+func (p protocol) sealAnswer(e *exchange, ephemeral *privateKey, sm, keystream []byte) ([]byte, error) {
+	e.y = ephemeral.public
+	if err := diffieHellman(&e.ephemeral, ephemeral, e.x, "client's ephemeral key"); err != nil {
 		return nil, err
 	}
 	seed, verify := p.secrets(e)

@@ -66,14 +66,11 @@ func TestPublishedVector(t *testing.T) {
 	c := &checker{t: t, vector: readVector(t), seen: map[string]bool{}}
 	p := protocol{name: "ntor3-curve25519-sha3_256-1", verification: c.input("VER")}
 	id := [32]byte(c.input("ID"))
-	onionKey, err := NewOnionKey([32]byte(c.input("b")))
-	if err != nil {
-		t.Fatal(err)
-	}
+	onionKey := NewOnionKey([32]byte(c.input("b")))
 	public := onionKey.Public()
 	c.check("B", public[:])
 
-	client, message, err := p.initiate(privateKey(c.input("x")), nil, id, public, c.input("CM"))
+	client, message, err := p.initiate(newPrivateKey(c.input("x")), nil, nil, id, public, c.input("CM"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +87,7 @@ func TestPublishedVector(t *testing.T) {
 	}
 	c.check("CM", cm)
 	keystream := make([]byte, len(c.input("KEYSTREAM")))
-	reply, err := p.sealAnswer(e, privateKey(c.input("y")), c.input("SM"), keystream)
+	reply, err := p.sealAnswer(e, newPrivateKey(c.input("y")), c.input("SM"), keystream)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,6 @@ package standin
 
 import (
 	"bytes"
-	"crypto/mlkem"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -29,7 +28,7 @@ const (
 	point = 32
 	hash  = sha256.Size
 	// seed is the randomness of a client's handshake, as ntor reads it.
-	seed = point + mlkem.SeedSize
+	seed = point + 64
 )
 
 // hello is a client's message:
@@ -68,8 +67,7 @@ func (Suite) Begin(rand io.Reader, id, onionKey, network [32]byte, cm []byte) (o
 //	1120  32    SHA-256 over the client's and the random and SM
 //	1152  n     SM
 func (Suite) Answer(
-	rand io.Reader, _ func(*mlkem.EncapsulationKey768) (sharedKey, ciphertext []byte),
-	id [32]byte, onionKeys []*ntor.OnionKey, network [32]byte, message []byte, accept func(cm []byte) (sm []byte, err error),
+	rand io.Reader, id [32]byte, onionKeys []*ntor.OnionKey, network [32]byte, message []byte, accept func(cm []byte) (sm []byte, err error),
 ) (keys ntor.Keys, reply []byte, err error) {
 	fail := func(err error) (ntor.Keys, []byte, error) {
 		return ntor.Keys{}, nil, fmt.Errorf("answering a circuit handshake: %w", err)
@@ -95,10 +93,12 @@ func (Suite) Answer(
 	if len(sm) > ntor.MaxExtensions {
 		return fail(ntor.ErrTooLong)
 	}
-	reply = make([]byte, ntor.ServerSize, ntor.ServerSize+len(sm))
-	if _, err := io.ReadFull(rand, reply[:point]); err != nil {
+	var random [2 * point]byte // as ntor reads it
+	if _, err := io.ReadFull(rand, random[:]); err != nil {
 		return fail(fmt.Errorf("reading entropy: %w", err))
 	}
+	reply = make([]byte, ntor.ServerSize, ntor.ServerSize+len(sm))
+	copy(reply, random[:point])
 	auth := sum(mac[:], reply[:point], sm)
 	copy(reply[ntor.ServerSize-hash:], auth[:])
 	return keysOf(auth), append(reply, sm...), nil

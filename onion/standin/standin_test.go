@@ -2,8 +2,6 @@ package standin
 
 import (
 	"bytes"
-	"crypto/mlkem"
-	"crypto/mlkem/mlkemtest"
 	"errors"
 	"math/rand/v2"
 	"testing"
@@ -25,14 +23,6 @@ type source struct {
 
 func (s *source) Read(p []byte) (int, error) { s.read += len(p); return s.ChaCha8.Read(p) }
 
-func encapsulate(key *mlkem.EncapsulationKey768) (sharedKey, ciphertext []byte) {
-	sharedKey, ciphertext, err := mlkemtest.Encapsulate768(key, make([]byte, 32))
-	if err != nil {
-		panic(err)
-	}
-	return sharedKey, ciphertext
-}
-
 // hop is a handshake with one relay, done.
 type hop struct {
 	client onion.ClientLayer
@@ -44,10 +34,7 @@ type hop struct {
 func TestSizesAreThoseOfTheProtocol(t *testing.T) {
 	t.Parallel()
 	id, network := [32]byte{1}, [32]byte{2}
-	key, err := ntor.NewOnionKey([32]byte{3})
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := ntor.NewOnionKey([32]byte{3})
 	for _, cm := range [][]byte{nil, bytes.Repeat([]byte{7}, 20), make([]byte, ntor.MaxExtensions)} {
 		var sizes [2][4]int
 		for i, s := range []onion.Suite{onion.Real{}, Suite{}} {
@@ -56,7 +43,7 @@ func TestSizesAreThoseOfTheProtocol(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			keys, reply, err := s.Answer(b, encapsulate, id, []*ntor.OnionKey{key}, network, message, func(got []byte) ([]byte, error) {
+			keys, reply, err := s.Answer(b, id, []*ntor.OnionKey{key}, network, message, func(got []byte) ([]byte, error) {
 				if !bytes.Equal(got, cm) {
 					t.Errorf("CM is %x", got)
 				}
@@ -84,8 +71,8 @@ func TestSizesAreThoseOfTheProtocol(t *testing.T) {
 func TestHandshakesFailAlike(t *testing.T) {
 	t.Parallel()
 	id, network := [32]byte{1}, [32]byte{2}
-	key, _ := ntor.NewOnionKey([32]byte{3})
-	other, _ := ntor.NewOnionKey([32]byte{3, 9})
+	key := ntor.NewOnionKey([32]byte{3})
+	other := ntor.NewOnionKey([32]byte{3, 9})
 	refusal := errors.New("no")
 	for name, x := range map[string]struct {
 		id, network [32]byte
@@ -115,7 +102,7 @@ func TestHandshakesFailAlike(t *testing.T) {
 			if x.alter != nil {
 				message = x.alter(message)
 			}
-			keys, reply, err := s.Answer(rand.NewChaCha8([32]byte{5}), encapsulate, x.id, x.keys, x.network, message, func([]byte) ([]byte, error) { return nil, x.accept })
+			keys, reply, err := s.Answer(rand.NewChaCha8([32]byte{5}), x.id, x.keys, x.network, message, func([]byte) ([]byte, error) { return nil, x.accept })
 			if err != nil && (keys != ntor.Keys{} || reply != nil) {
 				t.Errorf("%s, %T: an error with keys", name, s)
 			}

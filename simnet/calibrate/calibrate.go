@@ -154,9 +154,8 @@ type relayEnd struct {
 	key         *ntor.OnionKey
 }
 
-func newRelayEnd() (relayEnd, error) {
-	key, err := ntor.NewOnionKey(seeded("onion key"))
-	return relayEnd{id: seeded("identity"), network: network, key: key}, err
+func newRelayEnd() relayEnd {
+	return relayEnd{id: seeded("identity"), network: network, key: ntor.NewOnionKey(seeded("onion key"))}
 }
 
 func (r relayEnd) begin() (*ntor.Client, []byte, error) {
@@ -164,12 +163,12 @@ func (r relayEnd) begin() (*ntor.Client, []byte, error) {
 }
 
 func (r relayEnd) answer(message []byte) ([]byte, error) {
-	_, reply, err := ntor.Server(entropy, nil, r.id, []*ntor.OnionKey{r.key}, r.network, message, func([]byte) ([]byte, error) { return nil, nil })
+	_, reply, err := ntor.Server(entropy, r.id, []*ntor.OnionKey{r.key}, r.network, message, func([]byte) ([]byte, error) { return nil, nil })
 	return reply, err
 }
 
 func begin(context.Context) (sample, error) {
-	r, err := newRelayEnd()
+	r := newRelayEnd()
 	return sample{run: func(n int) error {
 		for range n {
 			if _, _, err := r.begin(); err != nil {
@@ -177,14 +176,11 @@ func begin(context.Context) (sample, error) {
 			}
 		}
 		return nil
-	}}, err
+	}}, nil
 }
 
 func answer(context.Context) (sample, error) {
-	r, err := newRelayEnd()
-	if err != nil {
-		return sample{}, err
-	}
+	r := newRelayEnd()
 	_, message, err := r.begin()
 	return sample{run: func(n int) error {
 		for range n {
@@ -198,7 +194,7 @@ func answer(context.Context) (sample, error) {
 
 // finish measures all three steps, because a client is good for one answer: Measure takes off the others.
 func finish(context.Context) (sample, error) {
-	r, err := newRelayEnd()
+	r := newRelayEnd()
 	return sample{run: func(n int) error {
 		for range n {
 			c, message, err := r.begin()
@@ -214,7 +210,7 @@ func finish(context.Context) (sample, error) {
 			}
 		}
 		return nil
-	}}, err
+	}}, nil
 }
 
 // verify opens a document of a kilobyte that one relay has signed.
