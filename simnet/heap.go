@@ -13,6 +13,7 @@ type event struct {
 	life uint32   // of that host, when it was scheduled
 	kind Kind
 	fire func()
+	end  *end // that it is part of, or nil: see foresee
 }
 
 // pending reports whether the event is going to happen.
@@ -31,7 +32,7 @@ func (a *entry) before(b *entry) bool {
 }
 
 // events are those that are going to happen, in four places by when: a queue of what happens now; a heap of what is due
-// within a moment; then a ring of slots of a millisecond, in whatever order, which become part of that heap when their
+// within a moment; then a ring of slots of 66 µs, in whatever order, which become part of that heap when their
 // time comes; and a heap of what is later still. So what is compared with each other is little, however many timers wait.
 //
 // An event that is stopped or put off leaves its entry behind, which is dropped, or put where it belongs, when its time
@@ -47,11 +48,12 @@ type events struct {
 	spare  [][]entry // slots that were emptied
 	seq    uint64
 	dead   int // entries that stand for nothing
+	seen   uint64
 }
 
 const (
-	slotBits  = 20   // a slot is about a millisecond,
-	ringSlots = 8192 // and the ring 8.6 s: keepalives are within it
+	slotBits  = 16     // a slot is 66 µs,
+	ringSlots = 131072 // and the ring 8.6 s: keepalives are within it
 	maxSpare  = 256
 )
 
@@ -177,6 +179,7 @@ func (q *events) advance() {
 	*place = nil
 	q.base++
 	q.inRing -= len(list)
+	q.foresee(list)
 	for i := range list {
 		if q.stands(&list[i]) {
 			q.near.push(list[i])
@@ -187,6 +190,53 @@ func (q *events) advance() {
 		q.spare = append(q.spare, list[:0])
 	}
 	q.approach()
+}
+
+// foresee reads what the events of the coming slot will need, so that it is in the processor's cache by then: all of
+// one kind in a row, because reads that do not wait for each other are made at the same time. A network of thousands of
+// nodes is far larger than any cache, and one event after the other would wait for memory a dozen times.
+func (q *events) foresee(list []entry) {
+	seen := q.seen
+	for i := range list {
+		seen += uint64(list[i].e.kind)
+	}
+	for i := range list {
+		e := list[i].e
+		if h := e.host; h != nil {
+			seen += uint64(h.busy) + uint64(h.ready.n) + uint64(h.meter.Loop)
+		}
+		if o := e.end; o != nil {
+			seen += uint64(o.landed) + uint64(o.under) + uint64(o.held) + uint64(o.acks.n) + uint64(o.sent) + uint64(o.lat)
+		}
+	}
+	for i := range list {
+		o := list[i].e.end
+		if o == nil {
+			continue
+		}
+		h, f := o.host, o.far
+		seen += uint64(h.busy) + uint64(h.up.free) + uint64(f.held) + uint64(f.lat) + uint64(f.inbox.n)
+		if o.flight.n > 0 {
+			seen += uint64(o.flight.at(0).at)
+		}
+		if o.acks.n > 0 {
+			seen += uint64(o.acks.at(0).at)
+		}
+	}
+	for i := range list {
+		o := list[i].e.end
+		if o == nil {
+			continue
+		}
+		h := o.far.host
+		seen += uint64(h.busy) + uint64(h.down.free) + uint64(h.ready.n)
+		if o.flight.n > 0 {
+			if p := o.flight.at(0).data; len(p) > 0 {
+				seen += uint64(p[0])
+			}
+		}
+	}
+	q.seen = seen
 }
 
 // approach takes into the ring what is not far any more.

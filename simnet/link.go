@@ -71,7 +71,7 @@ func (l *link) Send(cells []byte) {
 		return
 	}
 	w, h := l.w, l.host
-	w.trace.data(w, h, KindSend, uint64(l.peer.Identity[0])<<8|uint64(l.peer.Identity[1]), cells)
+	w.trace.record(w, h, KindSend, len(cells), uint64(l.peer.Identity[0])<<8|uint64(l.peer.Identity[1]), 0) // KindCells digests them
 	h.charge(time.Duration(len(cells)/cell.Size) * h.cpu.Send)
 	if l.host.watched {
 		w.watch.sent(l, cells)

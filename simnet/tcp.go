@@ -117,6 +117,9 @@ func (w *World) newEnd(h, to *Host, link bool) *end {
 	w.on(&e.reading, h)
 	e.arriving.fire, e.landing.fire, e.acking.fire = e.arrive, e.land, e.onAck
 	e.stuck.fire = e.retry
+	for _, x := range []*event{&e.flushing, &e.reading, &e.arriving, &e.landing, &e.acking, &e.stuck} {
+		x.end = e
+	}
 	return e
 }
 
