@@ -2,18 +2,19 @@ package simnet
 
 import "cepa/node"
 
-// inspectEvery is after how many events OnInspect is called. It is a prime, lest it keep step with anything. What a look
-// costs grows with the connections of the node: each beyond inspectFree puts the next look off by inspectEach events,
-// so that looking takes a small part of the time of a run of any size.
+// inspectEvery is after how many events OnInspect is called, and again that many for each inspectHosts machines. It is a
+// prime, lest it keep step with anything. What a look costs grows with the connections of the node: each beyond inspectFree puts
+// the next look off by inspectEach events. So looking takes a small part of the time of a run of any size.
 const (
 	inspectEvery = 251
+	inspectHosts = 500
 	inspectFree  = 20
 	inspectEach  = 31
 )
 
 // inspect has the checkers look at the host on which an event ran last.
 func (w *World) inspect() {
-	w.inspectAt = w.events + inspectEvery
+	w.inspectAt = w.events + inspectEvery*uint64(1+len(w.hosts)/inspectHosts)
 	if h := w.acted; h != nil && h.alive && h.check != nil {
 		w.inspectAt += uint64(inspectEach * max(0, len(h.ends)-inspectFree))
 		for _, c := range w.checkers {

@@ -326,10 +326,10 @@ func (h *Host) SetClock(skew time.Duration, drift int) {
 
 // now is the host's monotonic clock.
 func (h *Host) now() env.Mono {
-	if h.drift == 0 && h.base == h.mono {
-		return h.w.now
-	}
 	passed := int64(h.w.now - h.base)
+	if h.drift == 0 {
+		return h.mono + env.Mono(passed)
+	}
 	return h.mono + env.Mono(passed+mulDiv(passed, h.drift, million))
 }
 
