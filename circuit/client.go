@@ -151,7 +151,6 @@ type Client struct {
 	failed   []avoidance
 	doubts   []doubt    // in order of their ends
 	outlooks []*outlook // of the guards in use, until something changes
-	epoch    int        // of NewIdentity
 	nextID   uint64
 	failures int            // builds in a row
 	pause    env.Mono       // no build before
@@ -211,7 +210,6 @@ func (c *Client) GuardTargets() []env.Target { return c.guards.targets() }
 // NewIdentity makes sure that nothing new uses a circuit that exists now, or is being built.
 // Streams that are open stay.
 func (c *Client) NewIdentity() {
-	c.epoch++
 	for _, p := range c.circuits {
 		p.retired = true
 	}

@@ -22,7 +22,20 @@ type Error struct {
 	Reason cell.Reason
 	Where  Where
 	Text   string // for a person, with what to do next; it may name the destination: not for logs
+	// Scrubbed is Text without the destination; empty where Text never names it.
+	Scrubbed string
 }
+
+// Plain returns the text without the destination, for logs.
+func (e *Error) Plain() string {
+	if e.Scrubbed != "" {
+		return e.Scrubbed
+	}
+	return e.Text
+}
+
+// theDestination stands in a scrubbed text where the destination is in the other.
+const theDestination = "the destination"
 
 // Error returns the text.
 func (e *Error) Error() string { return e.Text }
@@ -31,33 +44,37 @@ func (e *Error) Error() string { return e.Text }
 func errorOf(reason cell.Reason, to cell.Address) *Error {
 	e := &Error{Reason: reason.Known(), Where: AtExit}
 	switch e.Reason {
-	case cell.ReasonNoSuchHost:
+	case cell.ReasonNoSuchHost, cell.ReasonResolveFailed, cell.ReasonRefused, cell.ReasonReset, cell.ReasonHostUnreachable,
+		cell.ReasonNetUnreachable, cell.ReasonTimeout:
 		e.Where = AtDestination
-		e.Text = fmt.Sprintf("no such host: %q does not exist as the exit sees it; check the spelling", to)
-	case cell.ReasonResolveFailed:
-		e.Where = AtDestination
-		e.Text = fmt.Sprintf("the name %q could not be resolved now, at several exits; try again later", to)
-	case cell.ReasonRefused:
-		e.Where = AtDestination
-		e.Text = fmt.Sprintf("refused by the destination: %s does not accept connections on this port", to)
-	case cell.ReasonReset:
-		e.Where = AtDestination
-		e.Text = fmt.Sprintf("reset by the destination: %s closed the connection while it was being opened", to)
-	case cell.ReasonHostUnreachable, cell.ReasonNetUnreachable:
-		e.Where = AtDestination
-		e.Text = fmt.Sprintf("%s is unreachable from the exits that were asked; check the address, or try again later", to)
-	case cell.ReasonPolicy:
-		e.Text = fmt.Sprintf("refused by the exit's policy: no exit that was asked connects to %s on this port", to)
-	case cell.ReasonTimeout:
-		e.Where = AtDestination
-		e.Text = fmt.Sprintf("timed out: %s did not answer the exit; it may be down or filtered", to)
 	case cell.ReasonDestroyed:
 		e.Where = AtCircuit
-		e.Text = "circuit lost before the stream was open, several times; try again"
-	default:
-		e.Text = fmt.Sprintf("the exit could not open the stream: %v; try again", e.Reason)
 	}
+	e.Text, e.Scrubbed = textOf(e.Reason, to.String()), textOf(e.Reason, theDestination)
 	return e
+}
+
+// textOf explains a reason that an exit gave for a destination.
+func textOf(reason cell.Reason, to string) string {
+	switch reason {
+	case cell.ReasonNoSuchHost:
+		return fmt.Sprintf("no such host: %s does not exist as the exit sees it; check the spelling", to)
+	case cell.ReasonResolveFailed:
+		return fmt.Sprintf("the name of %s could not be resolved now, at several exits; try again later", to)
+	case cell.ReasonRefused:
+		return fmt.Sprintf("refused by the destination: %s does not accept connections on this port", to)
+	case cell.ReasonReset:
+		return fmt.Sprintf("reset by the destination: %s closed the connection while it was being opened", to)
+	case cell.ReasonHostUnreachable, cell.ReasonNetUnreachable:
+		return fmt.Sprintf("%s is unreachable from the exits that were asked; check the address, or try again later", to)
+	case cell.ReasonPolicy:
+		return fmt.Sprintf("refused by the exit's policy: no exit that was asked connects to %s on this port", to)
+	case cell.ReasonTimeout:
+		return fmt.Sprintf("timed out: %s did not answer the exit; it may be down or filtered", to)
+	case cell.ReasonDestroyed:
+		return "circuit lost before the stream was open, several times; try again"
+	}
+	return fmt.Sprintf("the exit could not open the stream: %v; try again", reason)
 }
 
 // final says whether an exit's answer would be the same at every other exit.

@@ -197,13 +197,16 @@ func (c *Client) refuse(a cell.Address, err error) error {
 		return err
 	}
 	const text = "%s is not on the public internet, and exits cannot reach it; use it directly, without the proxy"
+	refused := &Error{
+		Reason: cell.ReasonPolicy, Where: AtClient, Text: fmt.Sprintf(text, a), Scrubbed: fmt.Sprintf(text, theDestination),
+	}
 	if a.IsIP() && !ipaddr.IsPublic(a.IP) {
-		return &Error{Reason: cell.ReasonPolicy, Where: AtClient, Text: fmt.Sprintf(text, a)}
+		return refused
 	}
 	host := "." + strings.ToLower(strings.TrimSuffix(a.Host, "."))
 	for _, local := range []string{".localhost", ".local", ".localdomain", ".internal", ".home.arpa", ".onion"} {
 		if !a.IsIP() && strings.HasSuffix(host, local) {
-			return &Error{Reason: cell.ReasonPolicy, Where: AtClient, Text: fmt.Sprintf(text, a)}
+			return refused
 		}
 	}
 	return nil
@@ -394,7 +397,9 @@ func (h *Handle) lateError() *Error {
 	switch {
 	case !h.waits():
 		e.Where = AtExit
-		e.Text = fmt.Sprintf("timed out: no answer from an exit for %s within %v; try again", h.address, c.limits.RequestTime)
+		const text = "timed out: no answer from an exit for %s within %v; try again"
+		e.Text = fmt.Sprintf(text, h.address, c.limits.RequestTime)
+		e.Scrubbed = fmt.Sprintf(text, theDestination, c.limits.RequestTime)
 	case c.network == nil:
 		e.Text = "no consensus yet: the list of relays could not be fetched; check the network connection and the clock"
 	case c.Trouble() != nil:

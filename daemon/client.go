@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"time"
 
 	"cepa/cell"
 	"cepa/circuit"
 	"cepa/control"
 	"cepa/directory"
+	"cepa/dnsport"
 	"cepa/link"
 	"cepa/node"
 	"cepa/socks"
@@ -22,15 +22,17 @@ type Client struct {
 	*shell
 	config ClientConfig
 	node   *node.Client
-	socks  *socks.Server
+	ports  localPorts
+	socks  []*socks.Server // one for each of ports
+	dns    *dnsport.Server // nil without one
 	local  net.Addr
 	pipes  pipeBatch
 }
 
-// StartClient starts a client and returns at once; its SOCKS port opens when a circuit has
+// StartClient starts a client and returns at once; its local ports open when a circuit has
 // carried data. What happens until then is told to o.Progress.
 func StartClient(config ClientConfig, o Options) (*Client, error) {
-	address, err := config.check()
+	ports, err := config.check()
 	if err != nil {
 		return nil, err
 	}
@@ -45,11 +47,9 @@ func StartClient(config ClientConfig, o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{shell: s, config: config}
-	if err := c.start(address, restrict); err != nil {
-		if c.socks != nil {
-			_ = c.socks.Close()
-		}
+	c := &Client{shell: s, config: config, ports: ports}
+	if err := c.start(restrict); err != nil {
+		c.closePorts()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		go s.loop.Run()
@@ -59,7 +59,7 @@ func StartClient(config ClientConfig, o Options) (*Client, error) {
 	return c, nil
 }
 
-func (c *Client) start(address netip.AddrPort, restrict *circuit.Restrictions) error {
+func (c *Client) start(restrict *circuit.Restrictions) error {
 	keyLog, err := c.openKeyLog(c.config.TLSKeyLog)
 	if err != nil {
 		return err
@@ -74,26 +74,26 @@ func (c *Client) start(address netip.AddrPort, restrict *circuit.Restrictions) e
 	}
 	e := c.loop.Env()
 	e.Dialer, e.Network = c.links, nil // a client has no way to the clear net
-	c.local = net.TCPAddrFromAddrPort(address)
-	if c.socks, err = socks.New(socks.Config{Dialer: c, Log: c.options.Log}); err != nil {
+	c.local = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}
+	if err := c.makePorts(); err != nil {
 		return err
 	}
-	// Find out now that the port is taken, and not when all else is done.
-	if _, err := FreePort(address); err != nil {
-		return fmt.Errorf("opening the SOCKS port: %w", err)
+	// Find out now that a port is taken, and not when all else is done.
+	if err := c.ports.free(); err != nil {
+		return err
 	}
 	c.node, err = node.NewClient(node.ClientConfig{
 		Env: e, Network: c.network, MemoryBytes: c.config.MemoryMiB << 20, Restrict: restrict,
-		OnProgress: c.onClientProgress, OnReady: func() { go c.open(address) }, OnConsensus: c.keepConsensus, Undefended: c.options.Undefended,
+		OnProgress: c.onClientProgress, OnReady: func() { go c.open() }, OnConsensus: c.keepConsensus, Undefended: c.options.Undefended,
 	})
 	if err != nil {
 		return err
 	}
 	handler.LinkHandler = c.node
 	c.loop.AfterBatch(c.pipes.wake)
-	c.warnings = c.node.Warnings
+	c.warnings = func() []string { return append(c.portWarnings(), c.node.Warnings()...) }
 	c.mu.Lock()
-	c.status.Role, c.status.Address = "client", address.String()
+	c.status.Role, c.status.Address = "client", c.ports.ports[0].String()
 	c.mu.Unlock()
 	if c.control, err = control.Listen(c.config.Dir, c); err != nil {
 		return err
@@ -106,36 +106,6 @@ func (c *Client) start(address netip.AddrPort, restrict *circuit.Restrictions) e
 // onClientProgress keeps the last percent for the port.
 func (c *Client) onClientProgress(percent int, doing, waiting string) {
 	c.onProgress(min(percent, 99), doing, waiting)
-}
-
-// portAgain is the pause between attempts to open a port that is taken.
-const portAgain = time.Second
-
-// open opens the SOCKS port: a circuit has carried data.
-func (c *Client) open(address netip.AddrPort) {
-	if c.options.Go != nil {
-		select {
-		case <-c.options.Go:
-		case <-c.loop.Done():
-			return
-		}
-	}
-	ln, err := net.Listen("tcp", address.String())
-	for err != nil { // somebody has taken it since the start
-		c.onProgress(99, "cannot open the SOCKS port: "+err.Error(), "the port "+address.String())
-		select {
-		case <-time.After(portAgain):
-		case <-c.loop.Done():
-			return
-		}
-		ln, err = net.Listen("tcp", address.String())
-	}
-	go func() { _ = c.socks.Serve(ln) }() // ends with socks.Close
-	bound := ln.Addr().String()           // the settings may have left the port open
-	c.mu.Lock()
-	c.status.Address = bound
-	c.mu.Unlock()
-	c.onProgress(100, "ready: SOCKS5 on "+bound, "")
 }
 
 // Dial implements socks.Dialer: one stream through the overlay.
@@ -179,7 +149,9 @@ func (c *Client) Dial(ctx context.Context, r socks.Request) (net.Conn, error) {
 func dialError(err error) error {
 	var e *circuit.Error
 	if errors.As(err, &e) {
-		return &socks.Error{Reason: e.Reason, Text: e.Error()}
+		return &socks.Error{
+			Reason: e.Reason, Text: e.Error(), Scrubbed: e.Plain(), Here: e.Where == circuit.AtClient || e.Where == circuit.AtCircuit,
+		}
 	}
 	return &socks.Error{Reason: cell.ReasonInternal, Text: err.Error()}
 }
@@ -191,18 +163,12 @@ func (c *Client) Counters(ctx context.Context) (map[string]int64, error) {
 		return nil, err
 	}
 	c.processCounters(m)
-	s := c.socks.Stats()
-	m["socks_open"] = int64(s.Open)
-	m["socks_accepted"] = int64(s.Accepted)
-	m["socks_connected"] = int64(s.Connected)
-	m["socks_aborted"] = int64(s.Aborted)
-	m["socks_bytes_sent"] = int64(s.Sent)
-	m["socks_bytes_received"] = int64(s.Received)
+	c.portCounters(m)
 	return m, nil
 }
 
-// Stop closes the port and all streams, and returns when that is done or ctx ends.
+// Stop closes the ports and all streams, and returns when that is done or ctx ends.
 func (c *Client) Stop(ctx context.Context) {
-	_ = c.socks.Close()
+	c.closePorts()
 	c.stop(ctx, c.node.Stop)
 }

@@ -68,12 +68,19 @@ type Service struct {
 
 // ClientConfig is what the user of a client sets.
 type ClientConfig struct {
-	Network   string `toml:"network"`
-	Dir       string `toml:"dir"`
-	Socks     string `toml:"socks"`
-	MemoryMiB int    `toml:"memory_mib,omitempty"`
-	LogLevel  string `toml:"log_level,omitempty"`
-	TLSKeyLog string `toml:"tls_keylog,omitempty"`
+	Network string `toml:"network"`
+	Dir     string `toml:"dir"`
+	// Socks is the first port for programs: an address or unix:PATH, and words that say what is isolated (ports.go).
+	Socks string `toml:"socks"`
+	// Ports are more of them, whose streams share no circuit with those of others.
+	Ports []string `toml:"ports,omitempty"`
+	// DNS is the address of a port that resolves names through the network, over UDP and TCP; "" is none.
+	DNS string `toml:"dns,omitempty"`
+	// AllowRemote allows ports at addresses that others can reach.
+	AllowRemote bool   `toml:"allow_remote,omitempty"`
+	MemoryMiB   int    `toml:"memory_mib,omitempty"`
+	LogLevel    string `toml:"log_level,omitempty"`
+	TLSKeyLog   string `toml:"tls_keylog,omitempty"`
 	// Paths restricts which relays circuits use.
 	Paths Paths `toml:"paths,omitempty"`
 }
@@ -120,6 +127,10 @@ func LoadClientConfig(path string) (ClientConfig, error) {
 	var c ClientConfig
 	if err := loadTOML(path, &c); err != nil {
 		return c, err
+	}
+	relativePort(path, &c.Socks)
+	for i := range c.Ports {
+		relativePort(path, &c.Ports[i])
 	}
 	for _, p := range []*string{&c.Network, &c.Dir, &c.TLSKeyLog} {
 		relativeTo(path, p)
@@ -259,12 +270,12 @@ func (c *RelayConfig) check() (listen netip.AddrPort, err error) {
 }
 
 // check fills in defaults and finds what cannot work.
-func (c *ClientConfig) check() (socks netip.AddrPort, err error) {
+func (c *ClientConfig) check() (ports localPorts, err error) {
 	if c.Network == "" {
-		return socks, errors.New("no network file: set --network FILE (you get it from whoever runs the network)")
+		return ports, errors.New("no network file: set --network FILE (you get it from whoever runs the network)")
 	}
 	if c.Dir == "" {
-		return socks, errors.New("no folder for state: set --dir DIR")
+		return ports, errors.New("no folder for state: set --dir DIR")
 	}
 	if c.Socks == "" {
 		c.Socks = DefaultSocks
@@ -273,14 +284,7 @@ func (c *ClientConfig) check() (socks netip.AddrPort, err error) {
 		c.MemoryMiB = DefaultClientMemoryMiB
 	}
 	if c.MemoryMiB < 16 || c.MemoryMiB > 1<<20 {
-		return socks, fmt.Errorf("memory_mib is %d: it must be from 16 to %d", c.MemoryMiB, 1<<20)
+		return ports, fmt.Errorf("memory_mib is %d: it must be from 16 to %d", c.MemoryMiB, 1<<20)
 	}
-	socks, err = netip.ParseAddrPort(c.Socks)
-	if err != nil {
-		return socks, fmt.Errorf("--socks %q is not an IP address and port such as %s", c.Socks, DefaultSocks)
-	}
-	if !socks.Addr().IsLoopback() {
-		return socks, fmt.Errorf("--socks %s is not a loopback address: whoever reaches the port could use this client, and its traffic to the port is not encrypted", socks)
-	}
-	return socks, nil
+	return c.localPorts()
 }

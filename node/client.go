@@ -171,6 +171,14 @@ func (c *Client) Open(r circuit.Request, conn env.Conn, done func(circuit.Result
 	return c.circuits.Open(r, conn, done)
 }
 
+// Resolve asks an exit for addresses or names, see circuit.Client.Resolve.
+func (c *Client) Resolve(r circuit.ResolveRequest, done func([]cell.Address, time.Duration, error)) *circuit.Handle {
+	return c.circuits.Resolve(r, done)
+}
+
+// NewIdentity has nothing new use a circuit of before, see circuit.Client.NewIdentity.
+func (c *Client) NewIdentity() { c.circuits.NewIdentity() }
+
 // Warnings are what a person should know of the directory and of the paths, in short lines. They are asked for on
 // the loop.
 func (c *Client) Warnings() []string {

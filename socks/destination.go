@@ -15,13 +15,22 @@ const (
 )
 
 // setDestination fills in Host or IP, and Port, from the address in a request: host when it came as a domain name, else
-// ip, 4 or 16 bytes. An IP address written as a domain name, in brackets or not, becomes an IP, and IPv4 mapped to IPv6
-// becomes IPv4, so that each destination has one form and no policy is evaded by another spelling.
+// ip, 4 or 16 bytes. An IP address written as a domain name, in brackets or not, or as a number, becomes an IP, and IPv4
+// mapped to IPv6 becomes IPv4, so that each destination has one form and no policy is evaded by another spelling.
 func (r *Request) setDestination(host string, ip net.IP, port int) error {
 	if port < 1 || port > 65535 {
 		return errors.New("port 0")
 	}
-	r.Host, r.IP, r.Port = "", netip.Addr{}, uint16(port)
+	if err := r.setAddress(host, ip); err != nil {
+		return err
+	}
+	r.Port = uint16(port)
+	return nil
+}
+
+// setAddress is setDestination for a request that has no port: a look-up.
+func (r *Request) setAddress(host string, ip net.IP) error {
+	r.Host, r.IP, r.Port = "", netip.Addr{}, 0
 	if host == "" {
 		addr, ok := netip.AddrFromSlice(ip)
 		if !ok {
@@ -32,6 +41,10 @@ func (r *Request) setDestination(host string, ip net.IP, port int) error {
 	}
 	addr, err := parseLiteral(host)
 	if err == nil {
+		r.IP = addr
+		return nil
+	}
+	if addr, ok := parseNumber(host); ok {
 		r.IP = addr
 		return nil
 	}
@@ -62,8 +75,8 @@ func parseLiteral(host string) (netip.Addr, error) {
 
 // checkName returns why host is no name that the DNS could have. The character set is the one that names have in
 // practice: letters, digits, hyphen and underscore. What it must keep out is what an exit's resolver, or a log, could
-// read as something else: NUL, spaces, separators, and numbers such as "127.1" or "0x7f000001", which getaddrinfo takes
-// for IPv4 addresses. Browsers refuse those for the same reason (WHATWG URL, "ends in a number").
+// read as something else: NUL, spaces, separators, and what ends in a number but is no address, such as "1.2.3.256".
+// Browsers refuse those for the same reason (WHATWG URL, "ends in a number").
 func checkName(host string) error {
 	name := strings.TrimSuffix(host, ".")
 	if len(name) == 0 || len(name) > maxName {
@@ -98,4 +111,11 @@ func isNumber(label string) bool {
 		label, digits = hex, "0123456789abcdef"
 	}
 	return strings.Trim(label, digits) == ""
+}
+
+// NewLookup is a Request without a port, for a [Resolver]: of a name, or of an address however it is written. The error
+// does not name the host.
+func NewLookup(host, isolation string) (Request, error) {
+	r := Request{Isolation: isolation}
+	return r, r.setAddress(host, nil)
 }

@@ -18,6 +18,8 @@ import (
 	"errors"
 
 	socks5 "github.com/armon/go-socks5"
+
+	"cepa/cell"
 )
 
 // patience bounds every wait of a test: long for a loaded machine, short for a person. Nothing waits for it to pass.
@@ -57,6 +59,14 @@ func TestMain(m *testing.M) {
 type dialFunc func(context.Context, Request) (net.Conn, error)
 
 func (f dialFunc) Dial(ctx context.Context, r Request) (net.Conn, error) { return f(ctx, r) }
+
+// resolveFunc is a Resolver.
+type resolveFunc func(context.Context, Request) ([]cell.Address, error)
+
+func (f resolveFunc) Resolve(ctx context.Context, r Request) ([]cell.Address, time.Duration, error) {
+	answers, err := f(ctx, r)
+	return answers, time.Minute, err
+}
 
 // fails is a Dialer that always fails with err.
 func fails(err error) dialFunc {

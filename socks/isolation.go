@@ -4,10 +4,11 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"net"
+	"strings"
 )
 
-// credentials are the user and password of RFC 1929, each 0 to 255 bytes. They are not checked against anything: they
-// only keep apart streams that must not share a circuit.
+// credentials are the user and password of RFC 1929 or of an HTTP proxy, or the user id of SOCKS4, which has no password.
+// They are not checked against anything: they only keep apart streams that must not share a circuit.
 type credentials struct {
 	user, password []byte
 }
@@ -15,8 +16,8 @@ type credentials struct {
 // isolationKey derives the opaque key of a connection. Two connections have the same key if and only if all that is
 // configured to keep streams apart is the same. The key is a salted digest, so that it may be held for as long as a
 // circuit lives, and shown, without holding or showing a password. It differs between servers and from run to run.
-func (s *Server) isolationKey(client net.Addr, c *credentials) string {
-	if s.config.ShareCredentials && s.config.ShareClients {
+func (s *Server) isolationKey(client net.Addr, c *credentials, p protocol, r *Request) string {
+	if s.config.sharesAll() {
 		return ""
 	}
 	var b []byte
@@ -35,10 +36,25 @@ func (s *Server) isolationKey(client net.Addr, c *credentials) string {
 	if !s.config.ShareClients {
 		field([]byte(clientAddress(client)))
 	}
+	if s.config.IsolateProtocol {
+		field([]byte{byte(p)})
+	}
+	if s.config.IsolateDestination {
+		field([]byte(strings.ToLower(strings.TrimSuffix(r.Host, ".")))) // "" of an address, and
+		field(r.IP.AsSlice())                                           // nothing of a name
+	}
+	if s.config.IsolatePort {
+		b = binary.BigEndian.AppendUint16(b, r.Port)
+	}
 	h := sha256.New()
 	h.Write(s.salt[:])
 	h.Write(b)
 	return string(h.Sum(nil))
+}
+
+// sharesAll says that nothing keeps the streams of a server apart.
+func (c *Config) sharesAll() bool {
+	return c.ShareCredentials && c.ShareClients && !c.IsolateDestination && !c.IsolatePort && !c.IsolateProtocol
 }
 
 // clientAddress is the address of a client without its port, which is new for each connection.

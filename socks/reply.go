@@ -1,9 +1,14 @@
 package socks
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha3"
+	"encoding/base32"
 	"errors"
 	"net"
+	"slices"
+	"strings"
 
 	"cepa/cell"
 )
@@ -12,6 +17,11 @@ import (
 type Error struct {
 	Reason cell.Reason
 	Text   string // for a person; it may name the destination, so it is not for logs
+	// Scrubbed is Text without the destination, or "": for the log, and for HTTP clients.
+	Scrubbed string
+	// Here says that it failed before the destination, or its name, came into it: at this client, or for want of a
+	// circuit.
+	Here bool
 }
 
 // Error returns Text, or the phrase of the reason when there is none.
@@ -34,6 +44,37 @@ const (
 	replyCommandUnsupported = 7
 	replyAddressUnsupported = 8
 )
+
+// Tor's extended reply codes (socks-extensions.txt, section 1.2; proposal 304) that can be true here: there are no onion
+// services in this network, so none can be found, and an address can be none.
+const (
+	replyOnionUnknown = 0xf0
+	replyOnionInvalid = 0xf6
+)
+
+// replyTo is the reply code for a request that failed by err.
+func (c *session) replyTo(err error) uint8 {
+	if c.server.config.ExtendedErrors {
+		if label, ok := strings.CutSuffix(strings.ToLower(strings.TrimSuffix(c.request.Host, ".")), ".onion"); ok {
+			if isOnion(label[strings.LastIndexByte(label, '.')+1:]) {
+				return replyOnionUnknown
+			}
+			return replyOnionInvalid
+		}
+	}
+	return replyCode(reasonOf(err))
+}
+
+// isOnion says whether label is the address of an onion service, version 3 (Tor's rend-spec-v3, section 6): base32 of a
+// key of 32 bytes, 2 bytes of a checksum and the version.
+func isOnion(label string) bool {
+	b, err := base32.StdEncoding.DecodeString(strings.ToUpper(label))
+	if err != nil || len(b) != 35 || b[34] != 3 {
+		return false
+	}
+	sum := sha3.Sum256(slices.Concat([]byte(".onion checksum"), b[:32], b[34:]))
+	return bytes.Equal(sum[:2], b[32:34])
+}
 
 // replyCode is the SOCKS5 reply code (RFC 1928, section 6) for a stream that could not be opened: one table, the only
 // place that decides. It is never 0, also for ReasonNone and ReasonEOF: a stream that ended before it was open did not

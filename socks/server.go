@@ -14,6 +14,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"cepa/cell"
 )
 
 // Defaults of Config.
@@ -41,7 +43,8 @@ const (
 	logInterval = time.Minute
 )
 
-// Request is what an application asks for: exactly one of Host and IP, a port that is not 0, and the isolation key.
+// Request is what an application asks for: exactly one of Host and IP, a port that is not 0 (but in a look-up it is), and
+// the isolation key.
 type Request struct {
 	Host string     // a name of 1 to 254 bytes for the exit to resolve, or ""
 	IP   netip.Addr // IPv4, or IPv6 without zone that is not mapped IPv4; or the zero Addr
@@ -64,10 +67,19 @@ type Dialer interface {
 	Dial(ctx context.Context, r Request) (net.Conn, error)
 }
 
+// Resolver asks an exit for the addresses of a name (Host) or the names of an address (IP). The Port of the request is 0.
+//
+// Resolve returns at least one answer, all of the kind that was asked for, and the time for which they hold; or an
+// error, an *Error for anything but a bug. It keeps the promises of [Dialer] about its context.
+type Resolver interface {
+	Resolve(ctx context.Context, r Request) (answers []cell.Address, ttl time.Duration, err error)
+}
+
 // Config says how a Server works. Only Dialer is required; zero means the default.
 type Config struct {
-	Dialer Dialer
-	Log    *slog.Logger // nil discards
+	Dialer   Dialer
+	Resolver Resolver     // of Tor's commands RESOLVE and RESOLVE_PTR; nil: they are not supported
+	Log      *slog.Logger // nil discards
 
 	MaxConns         int           // connections at a time; DefaultMaxConns
 	HandshakeTimeout time.Duration // from accept to the end of the request; DefaultHandshakeTimeout
@@ -83,9 +95,18 @@ type Config struct {
 	// them instead.
 	ShareCredentials bool
 	ShareClients     bool
+	// These isolate more: by the name or address, and by the port, that is asked for; by the protocol of the
+	// application (SOCKS4, SOCKS5, HTTP).
+	IsolateDestination bool
+	IsolatePort        bool
+	IsolateProtocol    bool
+
+	// ExtendedErrors answers SOCKS5 requests for .onion names by Tor's codes F0 and F6 instead of code 2.
+	ExtendedErrors bool
 }
 
-// Server serves SOCKS5 on any number of listeners.
+// Server serves SOCKS5, SOCKS4 and HTTP CONNECT on any number of listeners. Streams of two servers never have the same
+// isolation key, unless it is empty.
 type Server struct {
 	config  Config
 	log     *slog.Logger
@@ -96,6 +117,7 @@ type Server struct {
 	buffers buffers
 
 	limitLog, acceptLog, panicLog sparseLog
+	failureLog                    failureLog
 
 	mu          sync.Mutex
 	closed      bool
@@ -160,8 +182,8 @@ func (s *Server) Serve(l net.Listener) error {
 		s.mu.Unlock()
 	}()
 	if a, ok := l.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
-		s.log.Warn("socks port is open beyond loopback: whoever reaches it can use the network through this client; " +
-			"listen on 127.0.0.1 unless that is meant")
+		s.log.Warn("the local port is open beyond loopback: whoever reaches it can use the network through this client, "+
+			"and what goes to it is not encrypted; listen on 127.0.0.1 unless that is meant", "address", a.String())
 	}
 	var pause time.Duration
 	for {

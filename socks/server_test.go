@@ -504,7 +504,7 @@ func TestLogsNameNobody(t *testing.T) {
 	t.Parallel()
 	var logged logBuffer
 	o := newOverlay(t)
-	verdict := map[uint16]error{1: &Error{cell.ReasonRefused, "secret-host.example refused"}, 2: errors.New("secret-host.example failed")}
+	verdict := map[uint16]error{1: &Error{Reason: cell.ReasonRefused, Text: "secret-host.example refused"}, 2: errors.New("secret-host.example failed")}
 	_, address := start(t, Config{Log: logged.logger(), MaxConns: 2, Dialer: dialFunc(func(ctx context.Context, r Request) (net.Conn, error) {
 		if err := verdict[r.Port]; err != nil {
 			return nil, err
@@ -526,7 +526,7 @@ func TestLogsNameNobody(t *testing.T) {
 	c.send([]byte("GET http://secret-host.example/ HTTP/1.1\r\n\r\n"))
 	io.Copy(io.Discard, c)
 	text := logged.String()
-	if !strings.Contains(text, "level=DEBUG") || !strings.Contains(text, "level=ERROR") || !strings.Contains(text, "level=WARN") {
+	if !strings.Contains(text, "level=INFO") || !strings.Contains(text, "level=ERROR") || !strings.Contains(text, "level=WARN") {
 		t.Fatalf("the test reached too little: %s", text)
 	}
 	for _, secret := range append(secrets, "secret-") {

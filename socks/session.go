@@ -28,17 +28,19 @@ const (
 
 // session is one connection of an application.
 //
-//	accepted --first byte is 5--> negotiating --request--> dialling --stream, reply--> transfer --both ends--> closed
-//	   |  |                          |                       |                          |
-//	   |  +--HTTP, SOCKS4--+         +--refused--+           +--refused--+              +--error--> reset
-//	   |                   v                     v                       v
-//	   |               reply, linger, closed  <--+-----------------------+
+//	accepted --SOCKS5, SOCKS4, CONNECT--> request read --> dialling --stream, reply--> transfer --both ends--> closed
+//	   |  |                                |                 |  |                         |
+//	   |  +--other HTTP--+                 +--refused--+     |  +--answer of a look-up--+ +--error--> reset
+//	   |                 v                             v     v                          v
+//	   |             answer, linger, closed  <---------+-----+--------------------------+
 //	   +--silence, hang-up, any other byte--> closed
 //
-// The library negotiates, reads the request and says when to dial and when to answer. It is kept away from all else:
+// In SOCKS5 the library negotiates, reads the request and says when to dial and when to answer. It is kept away from all
+// else:
 //
 //   - It reads through libraryConn, a byte at a time, so that its own buffer never swallows what an application sends
 //     behind its request; that stays in the session's buffer for the stream.
+//   - It does not know Tor's commands: it sees CONNECT in their place.
 //   - It sees a greeting in our order of methods (readGreeting), and authenticators of ours.
 //   - Its resolver is one that does not resolve. It would otherwise ask the system's before looking at any rule.
 //   - Its rule is destination checking, so that its own way of joining host and port is never looked at.
@@ -60,19 +62,36 @@ type session struct {
 	greeting      []byte // left for the library to read
 	authenticated bool
 	credentials   *credentials
+	protocol      protocol
+	requestBytes  int  // of a SOCKS5 request, given to the library
+	command       byte // of SOCKS5: connect unless it is one of Tor's
 	request       Request
 	verdict       *refusal // when it is ours and not the library's
 	stream        net.Conn // open at the far end
+	answer        []byte   // of a look-up that succeeded
 
 	connected bool  // success was written
+	served    bool  // the answer of a look-up, or a page, was written
 	refused   bool  // an answer that is no success was written
 	broken    error // of reading from or writing to the application; the library would turn it into text
 }
 
-// refusal is a reply code, 0 for no answer at all, and what it is counted under.
+// protocol is what an application speaks.
+type protocol uint8
+
+const (
+	protocolSOCKS5 protocol = iota
+	protocolSOCKS4
+	protocolHTTP
+)
+
+func (p protocol) String() string { return [...]string{"SOCKS5", "SOCKS4", "HTTP"}[p] }
+
+// refusal is a reply code of SOCKS5, 0 for no answer at all, and what it is counted under. Other protocols translate.
 type refusal struct {
 	code  uint8
 	cause cause
+	err   error // of the Dialer or Resolver; nil when it was not asked
 }
 
 // serve speaks to the application until the connection ends. The caller closes it.
@@ -96,6 +115,10 @@ func (c *session) serve() {
 	case c.connected:
 		c.server.count.connected.Add(1)
 		c.server.transfer(c)
+	case c.served:
+		c.server.count.served.Add(1)
+		c.server.lingering(c)
+		c.linger()
 	case c.refused:
 		c.server.lingering(c)
 		c.linger()
@@ -122,7 +145,7 @@ func (c *session) negotiate() {
 	}
 	library.ServeConn(libraryConn{c}) // its error is text; what happened is in c
 	switch {
-	case c.connected || c.refused:
+	case c.connected || c.refused || c.served:
 	case c.stream != nil: // the application went away under the reply
 		c.stream.Close()
 		c.refuseSilently(causeHungUp)
@@ -130,6 +153,7 @@ func (c *session) negotiate() {
 		c.fail(c.broken)
 	case c.verdict != nil: // to say nothing
 	case c.authenticated: // the library leaves a request that it cannot read without an answer
+		c.logRefusal(causeMalformed)
 		c.refuse(appendReply(nil, replyGeneralFailure), causeMalformed)
 	default:
 		c.refuseSilently(causeMalformed)
@@ -190,26 +214,63 @@ func (c *session) linger() {
 	io.CopyN(io.Discard, c.in, lingerBytes)
 }
 
+// accept is called when the request is whole: the deadlines are lifted, and the connection can no longer be evicted. The
+// destination is host, or ip when host is empty. It returns nil when the request is one to be served.
+func (c *session) accept(host string, ip net.IP, port int) *refusal {
+	if !c.server.settled(c) {
+		return &refusal{cause: causeLimit}
+	}
+	if c.over {
+		return &refusal{code: replyGeneralFailure, cause: causeLimit}
+	}
+	var err error
+	if c.looksUp() {
+		err = c.request.setAddress(host, ip)
+	} else {
+		err = c.request.setDestination(host, ip, port)
+	}
+	if err == nil && c.command == commandResolvePTR && !c.request.IP.IsValid() {
+		err = errors.New("names are asked for of an address only")
+	}
+	if err != nil {
+		c.logRefusal(causeDestination)
+		return &refusal{code: replyGeneralFailure, cause: causeDestination}
+	}
+	c.request.Isolation = c.server.isolationKey(c.conn.RemoteAddr(), c.credentials, c.protocol, &c.request)
+	c.credentials = nil
+	c.conn.SetDeadline(time.Time{})
+	return nil
+}
+
+// connect opens the stream, or looks up, for a request that was accepted. It returns nil when the application is to be
+// told of success.
+func (c *session) connect() *refusal {
+	var err error
+	if c.looksUp() {
+		err = c.lookUp()
+	} else {
+		c.stream, err = perform(c, c.openStream, func(stream net.Conn) { stream.Close() })
+	}
+	c.conn.SetWriteDeadline(time.Now().Add(replyTimeout))
+	switch {
+	case errors.Is(err, errHungUp):
+		return &refusal{cause: causeHungUp}
+	case err != nil && c.server.ctx.Err() != nil:
+		return &refusal{cause: causeShutdown}
+	case err != nil:
+		c.logFailure(err)
+		code := c.replyTo(err)
+		return &refusal{code, causeOf(code), err}
+	}
+	return nil
+}
+
 // dial is what the library calls once the request is accepted. What it returns satisfies the library only; the stream
 // stays in the session. Network and address are not looked at: the destination is in c.request.
 func (c *session) dial(context.Context, string, string) (net.Conn, error) {
-	stream, err := c.open()
-	switch {
-	case errors.Is(err, errHungUp):
-		c.verdict = &refusal{cause: causeHungUp}
-	case err != nil && c.server.ctx.Err() != nil:
-		c.verdict = &refusal{cause: causeShutdown}
-	case err != nil:
-		reason := reasonOf(err)
-		c.server.log.Debug("socks request failed", "reason", reason)
-		code := replyCode(reason)
-		c.verdict = &refusal{code, causeOf[code]}
-	}
-	c.conn.SetWriteDeadline(time.Now().Add(replyTimeout))
-	if err != nil {
+	if c.verdict = c.connect(); c.verdict != nil {
 		return nil, errNoStream // the library need not see the text
 	}
-	c.stream = stream
 	return endedStream{}, nil
 }
 
@@ -218,10 +279,21 @@ var (
 	errNoStream = errors.New("no stream")
 )
 
-// open asks the Dialer for the stream. It returns when there is an answer, when the time is up, when the application
-// hangs up or when the server closes, even if the Dialer does not keep its promise to return then; a stream that comes
-// too late is closed.
-func (c *session) open() (net.Conn, error) {
+// openStream asks the Dialer.
+func (c *session) openStream(ctx context.Context, r Request) (net.Conn, error) {
+	stream, err := c.server.config.Dialer.Dial(ctx, r)
+	if err == nil {
+		if _, ok := stream.(closeWriter); !ok {
+			panic(bug("the Dialer returned a stream without CloseWrite"))
+		}
+	}
+	return stream, err
+}
+
+// perform asks the Dialer or the Resolver. It returns when there is an answer, when the time is up, when the application
+// hangs up or when the server closes, even if who is asked does not keep its promise to return then; a result that comes
+// too late is dropped.
+func perform[T any](c *session, ask func(context.Context, Request) (T, error), drop func(T)) (none T, err error) {
 	s := c.server
 	limited, cancelLimited := context.WithTimeout(s.ctx, s.config.DialTimeout)
 	defer cancelLimited()
@@ -231,8 +303,8 @@ func (c *session) open() (net.Conn, error) {
 	defer stopWatching()
 
 	type result struct {
-		stream net.Conn
-		err    error
+		value T
+		err   error
 	}
 	results := make(chan result)
 	request := c.request
@@ -245,27 +317,22 @@ func (c *session) open() (net.Conn, error) {
 			case results <- r:
 			case <-ctx.Done():
 				if r.err == nil {
-					r.stream.Close()
+					drop(r.value)
 				}
 			}
 		}()
 		defer s.survive(func() {})
-		stream, err := s.config.Dialer.Dial(ctx, request)
-		if err == nil {
-			if _, ok := stream.(closeWriter); !ok {
-				panic(bug("the Dialer returned a stream without CloseWrite"))
-			}
-		}
-		r = result{stream, err}
+		value, err := ask(ctx, request)
+		r = result{value, err}
 	}()
 	select {
 	case r := <-results:
 		if r.err != nil && errors.Is(context.Cause(ctx), errHungUp) {
-			return nil, errHungUp
+			return none, errHungUp
 		}
-		return r.stream, r.err
+		return r.value, r.err
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return none, context.Cause(ctx)
 	}
 }
 
@@ -312,7 +379,7 @@ func (l libraryConn) Read(p []byte) (int, error) {
 		n := copy(p, c.greeting)
 		c.greeting = c.greeting[n:]
 		return n, nil
-	case c.stream != nil:
+	case c.stream != nil || c.answer != nil:
 		return 0, io.EOF
 	}
 	b, err := c.in.ReadByte()
@@ -321,6 +388,11 @@ func (l libraryConn) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	p[0] = b
+	if c.authenticated {
+		if c.requestBytes++; c.requestBytes == 2 {
+			c.command, p[0] = libraryCommand(b, c.server.config.Resolver != nil)
+		}
+	}
 	return 1, nil
 }
 
@@ -339,14 +411,21 @@ func (l libraryConn) Write(p []byte) (int, error) {
 	case c.verdict != nil:
 		c.refuse(appendReply(nil, c.verdict.code), c.verdict.cause)
 		return len(p), c.broken
-	case len(p) >= 2 && int(p[1]) < len(causeOf):
+	case len(p) >= 2 && p[1] <= replyAddressUnsupported:
 		code = p[1]
 	}
-	if code != replySucceeded {
-		c.refuse(appendReply(nil, code), causeOf[code])
+	switch {
+	case code != replySucceeded:
+		c.logRefusal(causeOf(code))
+		c.refuse(appendReply(nil, code), causeOf(code))
 		return len(p), c.broken
-	}
-	if c.stream == nil {
+	case c.answer != nil:
+		if err := c.write(c.answer); err != nil {
+			return 0, err
+		}
+		c.served = true
+		return len(p), nil
+	case c.stream == nil:
 		panic(bug("success without a stream"))
 	}
 	if err := c.write(appendReply(nil, replySucceeded)); err != nil {
@@ -383,30 +462,15 @@ func (leaveToExit) Resolve(ctx context.Context, _ string) (context.Context, net.
 }
 
 // checkDestination is the library's rule. It sees every request that the library could read, so this is where the
-// negotiation ends: the deadlines are lifted, and the connection can no longer be evicted.
+// negotiation ends.
 type checkDestination struct{ c *session }
 
 func (r checkDestination) Allow(ctx context.Context, req *socks5.Request) (context.Context, bool) {
-	c := r.c
 	if req.Command != socks5.ConnectCommand {
 		return ctx, true // which the library answers with "command not supported"
 	}
-	if !c.server.settled(c) {
-		c.verdict = &refusal{cause: causeLimit}
-		return ctx, false
-	}
-	if c.over {
-		c.verdict = &refusal{replyGeneralFailure, causeLimit}
-		return ctx, false
-	}
-	if err := c.request.setDestination(req.DestAddr.FQDN, req.DestAddr.IP, req.DestAddr.Port); err != nil {
-		c.verdict = &refusal{replyGeneralFailure, causeDestination}
-		return ctx, false
-	}
-	c.request.Isolation = c.server.isolationKey(c.conn.RemoteAddr(), c.credentials)
-	c.credentials = nil
-	c.conn.SetDeadline(time.Time{})
-	return ctx, true
+	r.c.verdict = r.c.accept(req.DestAddr.FQDN, req.DestAddr.IP, req.DestAddr.Port)
+	return ctx, r.c.verdict == nil
 }
 
 var discardLog = log.New(io.Discard, "", 0)

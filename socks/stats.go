@@ -10,11 +10,10 @@ const (
 	causeSilent                   // said too little within HandshakeTimeout
 	causeHungUp                   // the application went away first
 	causeGarbage                  // neither SOCKS nor HTTP
-	causeHTTP                     // an HTTP request
-	causeSOCKS4                   // a SOCKS4 or SOCKS4a request
-	causeMalformed                // SOCKS5 that breaks RFC 1928 or RFC 1929
+	causeHTTP                     // an HTTP request that is neither CONNECT nor for our own pages
+	causeMalformed                // a request that breaks the rules of its protocol
 	causeMethod                   // no authentication method in common
-	causeCommand                  // a command other than CONNECT
+	causeCommand                  // a command that is not supported
 	causeAddressType              // an address type that is not in RFC 1928
 	causeDestination              // a destination that cannot be
 	causeGeneral                  // reply 1 from here on: the Dialer's verdict
@@ -33,7 +32,6 @@ var causeNames = [causes]string{
 	causeHungUp:            "hung up",
 	causeGarbage:           "unknown protocol",
 	causeHTTP:              "http",
-	causeSOCKS4:            "socks4",
 	causeMalformed:         "malformed",
 	causeMethod:            "no acceptable method",
 	causeCommand:           "command not supported",
@@ -49,22 +47,32 @@ var causeNames = [causes]string{
 }
 
 // causeOf is the cause that a reply code is counted under.
-var causeOf = [...]cause{
-	replyGeneralFailure:     causeGeneral,
-	replyNotAllowed:         causePolicy,
-	replyNetUnreachable:     causeNetUnreachable,
-	replyHostUnreachable:    causeHostUnreachable,
-	replyRefused:            causeConnectionRefused,
-	replyTTLExpired:         causeTimedOut,
-	replyCommandUnsupported: causeCommand,
-	replyAddressUnsupported: causeAddressType,
+func causeOf(code uint8) cause {
+	switch code {
+	case replyNotAllowed, replyOnionUnknown, replyOnionInvalid:
+		return causePolicy
+	case replyNetUnreachable:
+		return causeNetUnreachable
+	case replyHostUnreachable:
+		return causeHostUnreachable
+	case replyRefused:
+		return causeConnectionRefused
+	case replyTTLExpired:
+		return causeTimedOut
+	case replyCommandUnsupported:
+		return causeCommand
+	case replyAddressUnsupported:
+		return causeAddressType
+	}
+	return causeGeneral
 }
 
 // Stats are counters since New. They name no destination and no client.
 type Stats struct {
 	Open       int               // connections now, also those that are negotiating
 	Accepted   uint64            // connections ever
-	Connected  uint64            // those that were answered with success
+	Connected  uint64            // those that became a stream
+	Served     uint64            // those that were answered by a look-up, or by a page about the port
 	Aborted    uint64            // connected ones that ended by an error or a timeout instead of two ends of file
 	Refused    map[string]uint64 // those turned away, by cause; causes that never happened are left out
 	Sent       uint64            // bytes from applications to the overlay
@@ -74,14 +82,15 @@ type Stats struct {
 }
 
 type counters struct {
-	accepted, connected, aborted atomic.Uint64
-	sent, received               atomic.Uint64
-	acceptErrs, panics           atomic.Uint64
-	refused                      [causes]atomic.Uint64
+	accepted, connected, served atomic.Uint64
+	aborted                     atomic.Uint64
+	sent, received              atomic.Uint64
+	acceptErrs, panics          atomic.Uint64
+	refused                     [causes]atomic.Uint64
 }
 
-// Stats returns the counters. The map is the caller's. Connected plus all that are refused plus those negotiating is
-// Accepted once nothing is in motion.
+// Stats returns the counters. The map is the caller's. Connected, Served, all that are refused and those negotiating
+// add up to Accepted once nothing is in motion.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	open := len(s.sessions)
@@ -90,6 +99,7 @@ func (s *Server) Stats() Stats {
 		Open:       open,
 		Accepted:   s.count.accepted.Load(),
 		Connected:  s.count.connected.Load(),
+		Served:     s.count.served.Load(),
 		Aborted:    s.count.aborted.Load(),
 		Refused:    make(map[string]uint64),
 		Sent:       s.count.sent.Load(),
