@@ -129,6 +129,7 @@ func TestHowRequestsFail(t *testing.T) {
 			}},
 		{name: "private address", request: web(private, ""), public: true, reason: cell.ReasonPolicy, where: AtClient, text: "not on the public internet", most: time.Second},
 		{name: "private name", request: name("Printer.Local."), public: true, reason: cell.ReasonPolicy, where: AtClient, text: "not on the public internet", most: time.Second},
+		{name: "an onion service, in a test network too", request: name("www.x.Onion."), reason: cell.ReasonPolicy, where: AtClient, text: "onion service", most: time.Second},
 		{name: "localhost", request: name("localhost"), public: true, reason: cell.ReasonPolicy, where: AtClient, text: "not on the public internet", most: time.Second},
 		{name: "no encoding", request: name("two words"), reason: cell.ReasonProtocol, where: AtClient, text: "host name", most: time.Second},
 		{name: "no consensus", request: web(server, ""), prepare: func(w *world) { w.consensus = nil },
@@ -181,6 +182,9 @@ func TestHowRequestsFail(t *testing.T) {
 			}
 			if e.Reason != c.reason || e.Where != c.where || !strings.Contains(e.Text, c.text) {
 				t.Errorf("got %v at %s: %s", e.Reason, e.Where, e.Text)
+			}
+			if strings.Contains(e.Plain(), c.request.Address.String()) && c.name != "no encoding" || e.Plain() == "" {
+				t.Errorf("the text for logs names the destination: %s", e.Plain())
 			}
 			if took := a.at.Sub(start); took > c.most {
 				t.Errorf("took %v, at most %v", took, c.most)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"cepa/cell"
@@ -189,27 +188,6 @@ func (c *Client) probe(a *attempt, request []byte, done func(error)) {
 	timer = c.env.Clock.AfterFunc(c.limits.ProbeTime, func() { x.finish(nil, ErrFetchTimeout) })
 	a.handle.lost = func(e *Error) { x.finish(nil, e) }
 	x.attach(a.stream)
-}
-
-// refuse says what this client does not even ask an exit for.
-func (c *Client) refuse(a cell.Address, err error) error {
-	if err != nil || c.cfg.Test {
-		return err
-	}
-	const text = "%s is not on the public internet, and exits cannot reach it; use it directly, without the proxy"
-	refused := &Error{
-		Reason: cell.ReasonPolicy, Where: AtClient, Text: fmt.Sprintf(text, a), Scrubbed: fmt.Sprintf(text, theDestination),
-	}
-	if a.IsIP() && !ipaddr.IsPublic(a.IP) {
-		return refused
-	}
-	host := "." + strings.ToLower(strings.TrimSuffix(a.Host, "."))
-	for _, local := range []string{".localhost", ".local", ".localdomain", ".internal", ".home.arpa", ".onion"} {
-		if !a.IsIP() && strings.HasSuffix(host, local) {
-			return refused
-		}
-	}
-	return nil
 }
 
 // begin starts the first attempt, or fails.
