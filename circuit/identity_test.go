@@ -21,7 +21,9 @@ func TestNewIdentity(t *testing.T) {
 			t.Fatal("no stream", old.err)
 		}
 		// Requests with other keys, so that circuits are being built at the moment of the change.
-		w.f.Do(func() { x.c.Resolve(ResolveRequest{Address: web(server, "").Address, Isolation: "another"}, func([]cell.Address, time.Duration, error) {}) })
+		w.f.Do(func() {
+			x.c.Resolve(ResolveRequest{Address: web(server, "").Address, Isolation: "another"}, func([]cell.Address, time.Duration, error) {})
+		})
 		w.f.Run(time.Duration(seed) * 20 * time.Millisecond)
 		var last uint64
 		w.f.Do(func() {
