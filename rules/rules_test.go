@@ -84,6 +84,8 @@ var imports = map[string][]string{
 	"relay":         {"cell", "cert", "directory", "env", "flow", "ipaddr", "limit", "onion", "onion/ntor"},
 	"circuit":       {"cell", "cert", "directory", "env", "flow", "internal/plaincbor", "ipaddr", "onion", "onion/ntor"},
 	"measure":       {"cert", "circuit", "directory", "env", "internal/plaincbor"},
+	"socks":         {"cell"},
+	"dnsport":       {"cell", "socks"},
 	// The simulator makes nodes as the daemon does, and has nothing of what is inside them.
 	"simnet":             {"cell", "cert", "circuit", "directory", "env", "node", "onion", "onion/standin", "simnet/parallel"},
 	"simnet/fuzz":        {"simnet", "simnet/scenario"},
