@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"cepa/internal/confine"
 )
 
 // Exit statuses. `cepa demo -- PROGRAM` exits with PROGRAM's instead.
@@ -31,7 +33,10 @@ type statusError struct{ status int }
 
 func (e statusError) Error() string { return fmt.Sprintf("exit status %d", e.status) }
 
-func main() { os.Exit(run(os.Args, os.Stdout, os.Stderr)) }
+func main() {
+	confine.Hook()
+	os.Exit(run(os.Args, os.Stdout, os.Stderr))
+}
 
 // run is main with its world as arguments; it returns the exit status.
 func run(args []string, stdout, stderr io.Writer) int {
@@ -68,7 +73,7 @@ Try it first, on this machine alone:
    cepa demo -- curl -sS http://hello.demo/
 
 See 'cepa COMMAND --help' for each command, with an example that works when pasted.`),
-		Commands:             []*cli.Command{demoCommand(), relayCommand(), clientCommand(), authorityCommand(), networkCommand(), directoryCommand(), keysCommand(), statusCommand(), simCommand()},
+		Commands:             []*cli.Command{demoCommand(), relayCommand(), clientCommand(), authorityCommand(), networkCommand(), directoryCommand(), keysCommand(), statusCommand(), simCommand(), execCommand()},
 		HideHelpCommand:      true,
 		EnableBashCompletion: true,
 		ExitErrHandler:       func(*cli.Context, error) {}, // run decides
