@@ -43,6 +43,8 @@ type Status struct {
 	Uptime  int64  `json:"uptime_seconds"`
 	// Consensus is the one in use; nil when there is none.
 	Consensus *Consensus `json:"consensus,omitempty"`
+	// Outside is where relays say that they see this client, the latest first; none of its own requests finds it out.
+	Outside []string `json:"outside,omitempty"`
 	// Warnings are what a person should know and perhaps do something about.
 	Warnings []string `json:"warnings,omitempty"`
 }

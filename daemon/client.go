@@ -92,6 +92,7 @@ func (c *Client) start(restrict *circuit.Restrictions) error {
 	handler.LinkHandler = c.node
 	c.loop.AfterBatch(c.pipes.wake)
 	c.warnings = func() []string { return append(c.portWarnings(), c.node.Warnings()...) }
+	c.outside = c.node.Outside
 	c.mu.Lock()
 	c.status.Role, c.status.Address = "client", c.ports.ports[0].String()
 	c.mu.Unlock()

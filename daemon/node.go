@@ -51,6 +51,8 @@ type shell struct {
 
 	// warnings are asked for on the loop; it may be nil.
 	warnings func() []string
+	// outside is where others see this node; it is asked on the loop, and may be nil.
+	outside func() []netip.Addr
 
 	stopOnce sync.Once
 }
@@ -108,12 +110,19 @@ const warningTime = time.Second
 // Status implements control.Source.
 func (s *shell) Status(ctx context.Context) (control.Status, error) {
 	var warnings []string
+	var outside []netip.Addr
 	if s.warnings != nil {
 		ctx, cancel := context.WithTimeout(ctx, warningTime)
 		defer cancel()
-		heard := make(chan []string, 1)
-		if s.loop.Do(ctx, func() { heard <- s.warnings() }) == nil {
-			warnings = <-heard
+		heard := make(chan func(), 1)
+		if s.loop.Do(ctx, func() {
+			w, o := s.warnings(), []netip.Addr(nil)
+			if s.outside != nil {
+				o = s.outside()
+			}
+			heard <- func() { warnings, outside = w, o }
+		}) == nil {
+			(<-heard)()
 		}
 	}
 	s.mu.Lock()
@@ -121,6 +130,9 @@ func (s *shell) Status(ctx context.Context) (control.Status, error) {
 	status := s.status
 	status.Uptime = int64(time.Since(s.started).Seconds())
 	status.Warnings = append(status.Warnings, warnings...)
+	for _, a := range outside {
+		status.Outside = append(status.Outside, a.String())
+	}
 	return status, nil
 }
 

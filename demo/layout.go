@@ -18,6 +18,9 @@ import (
 // Hello is the name of the page that the demo serves behind its exits.
 const Hello = "hello.demo"
 
+// NetworkName is the name of a demo's network.
+const NetworkName = "demo"
+
 // Bounds of the demo's size. Each relay is a whole node; three are the least for a circuit.
 const (
 	MinRelays     = 3
@@ -295,7 +298,7 @@ func (l *layout) founded(o Options) (bool, error) {
 // found writes the network file.
 func (l *layout) found() error {
 	f := daemon.Founding{
-		Name:       "demo",
+		Name:       NetworkName,
 		Test:       true,
 		Parameters: parameters(len(l.relays), loopbackNets()),
 	}

@@ -22,6 +22,7 @@ func servePage() (*page, error) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", hello)
+	mux.HandleFunc("GET "+AddressPath, address)
 	p := &page{
 		address: ln.Addr().(*net.TCPAddr).AddrPort(),
 		server:  &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10},
@@ -31,6 +32,19 @@ func servePage() (*page, error) {
 }
 
 func (p *page) close() { _ = p.server.Close() }
+
+// AddressPath is where the page says at what address it sees who asks, as plain text.
+const AddressPath = "/address"
+
+func address(w http.ResponseWriter, r *http.Request) {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	fmt.Fprintln(w, host)
+}
 
 func hello(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")

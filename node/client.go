@@ -3,6 +3,8 @@ package node
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"time"
 
 	"cepa/cell"
@@ -49,6 +51,7 @@ type Client struct {
 	ready    bool
 	probing  bool
 	stopped  bool
+	outside  []netip.Addr // where guards see this client, the latest first
 }
 
 // NewClient makes a client. It does nothing until Start.
@@ -214,7 +217,25 @@ var errStopping = errors.New("the node is stopping")
 func (c *Client) LinkUp(l env.Link) env.LinkEvents { return c.links.LinkUp(l) }
 
 // OnLink tells the follower what clocks others have.
-func (c *Client) OnLink(l *flow.Link) { c.follower.OnPeerTime(l.Peer().Identity, l.Peer().Skew) }
+func (c *Client) OnLink(l *flow.Link) {
+	c.follower.OnPeerTime(l.Peer().Identity, l.Peer().Skew)
+	c.noteOutside(l.Peer().Observed)
+}
+
+// maxOutside is how many addresses a client remembers that it was seen at.
+const maxOutside = 4
+
+func (c *Client) noteOutside(a netip.Addr) {
+	if !a.IsValid() {
+		return
+	}
+	rest := slices.DeleteFunc(slices.Clone(c.outside), func(b netip.Addr) bool { return a == b })
+	c.outside = append([]netip.Addr{a}, rest[:min(len(rest), maxOutside-1)]...)
+}
+
+// Outside is where relays that this client has a link to said they see it, the latest first, at most four. One of them
+// alone can lie.
+func (c *Client) Outside() []netip.Addr { return slices.Clone(c.outside) }
 
 // OnLinkDown is heard by the circuits themselves.
 func (c *Client) OnLinkDown(*flow.Link, error) {}
