@@ -50,6 +50,8 @@ func play(part string) int {
 		err = playVictim(ctx, part, os.Args[1])
 	case "intruder":
 		err = playIntruder(ctx, os.Args[1:])
+	case "leaker":
+		err = playLeaker(os.Args[1:])
 	case "throng":
 		err = playThrong(ctx, os.Args[1:])
 	}
