@@ -236,11 +236,17 @@ func TestGitClonesOverHTTP(t *testing.T) {
 
 func TestSSHAndSFTPThroughAProxyCommand(t *testing.T) {
 	notShort(t)
-	sshd, keygen, ssh, sftp := need(t, "sshd"), need(t, "ssh-keygen"), need(t, "ssh"), need(t, "sftp")
 	nc := need(t, "nc")
 	if help, _ := exec.Command(nc, "-h").CombinedOutput(); !bytes.Contains(help, []byte("-X")) {
 		lacking(t, "nc is not that of OpenBSD, which can speak SOCKS")
 	}
+	testSSH(t, nc+" -X 5 -x "+shared(t).socks)
+}
+
+// testSSH runs ssh and sftp with a ProxyCommand that gets host and port as further arguments.
+func testSSH(t *testing.T, proxy string) {
+	t.Helper()
+	sshd, keygen, ssh, sftp := need(t, "sshd"), need(t, "ssh-keygen"), need(t, "ssh"), need(t, "sftp")
 	me, err := user.Current()
 	if err != nil {
 		t.Fatal(err)
@@ -317,7 +323,7 @@ Subsystem sftp internal-sftp
 	})
 	write("known_hosts", fmt.Sprintf("[127.0.0.1]:%d %s", g.addr.Port(), hostKey))
 	write("ssh_config", fmt.Sprintf(`Host *
-  ProxyCommand %s -X 5 -x %s %%h %%p
+  ProxyCommand %s %%h %%p
   IdentityFile %s/user
   IdentitiesOnly yes
   UserKnownHostsFile %s/known_hosts
@@ -326,7 +332,7 @@ Subsystem sftp internal-sftp
   ConnectTimeout 20
   User %s
   Port %d
-`, nc, o.socks, dir, dir, me.Username, g.addr.Port()))
+`, proxy, dir, dir, me.Username, g.addr.Port()))
 
 	const size = 8 * mebibyte
 	data, _ := io.ReadAll(io.LimitReader(content(11), size))

@@ -94,7 +94,8 @@ func (p Program) Command(profile string, socks netip.AddrPort, page string, opti
 }
 
 // chromiumOptions keep a Chromium to the port. "<-loopback>" takes away the rule that this machine's names and addresses
-// need no proxy; the resolver rule makes any look-up of its own fail, but for the port's address.
+// need no proxy; the resolver rule makes any look-up of its own fail, but for the port's address. WebRTC has
+// no candidates without a proxy for UDP; that their names are not hidden by multicast DNS keeps that off the network too.
 func chromiumOptions(profile string, socks netip.AddrPort) []string {
 	list := []string{
 		"--user-data-dir=" + profile,
@@ -105,7 +106,7 @@ func chromiumOptions(profile string, socks netip.AddrPort) []string {
 		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-default-apps", "--disable-breakpad",
 		"--disable-domain-reliability", "--disable-client-side-phishing-detection", "--disable-extensions", "--metrics-recording-only",
 		"--disable-field-trial-config", "--password-store=basic", "--use-mock-keychain",
-		"--disable-features=AsyncDns,DnsOverHttps,OptimizationHints,MediaRouter,DialMediaRouteProvider,Translate,InterestFeedContentSuggestions,AutofillServerCommunication,CertificateTransparencyComponentUpdater,NetworkTimeServiceQuerying,GlobalMediaControls",
+		"--disable-features=WebRtcHideLocalIpsWithMdns,AsyncDns,DnsOverHttps,OptimizationHints,MediaRouter,DialMediaRouteProvider,Translate,InterestFeedContentSuggestions,AutofillServerCommunication,CertificateTransparencyComponentUpdater,NetworkTimeServiceQuerying,GlobalMediaControls",
 	}
 	if runtime.GOOS == "linux" && os.Geteuid() == 0 {
 		list = append(list, "--no-sandbox") // it refuses to start as root with one
