@@ -86,6 +86,10 @@ var imports = map[string][]string{
 	"measure":       {"cert", "circuit", "directory", "env", "internal/plaincbor"},
 	"socks":         {"cell"},
 	"dnsport":       {"cell", "socks"},
+	// Ways to a client's port; they know nothing of the network.
+	"internal/socksclient": {},
+	"internal/browser":     {},
+	"internal/confine":     {"internal/socksclient"},
 	// The simulator makes nodes as the daemon does, and has nothing of what is inside them.
 	"simnet":             {"cell", "cert", "circuit", "directory", "env", "node", "onion", "onion/standin", "simnet/parallel"},
 	"simnet/fuzz":        {"simnet", "simnet/scenario"},
