@@ -167,13 +167,13 @@ func TestExecCarriesRealPrograms(t *testing.T) {
 			t.Fatalf("%v: %s", args, out)
 		}
 	}
-	tool(git, "init", "-q", "-b", "main", dir+"/work")
-	if err := os.WriteFile(dir+"/work/file", []byte("content\n"), 0o600); err != nil {
+	tool(git, "init", "-q", "-b", "main", dir+"/source")
+	if err := os.WriteFile(dir+"/source/file", []byte("content\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	tool(git, "-C", dir+"/work", "add", ".")
-	tool(git, "-C", dir+"/work", "commit", "-q", "-m", "one file")
-	tool(git, "clone", "-q", "--bare", dir+"/work", dir+"/web/r.git")
+	tool(git, "-C", dir+"/source", "add", ".")
+	tool(git, "-C", dir+"/source", "commit", "-q", "-m", "one file")
+	tool(git, "clone", "-q", "--bare", dir+"/source", dir+"/web/r.git")
 	tool(git, "-C", dir+"/web/r.git", "update-server-info")
 	site := cornerOrigin(t, c)
 	const size = 4 * mebibyte
