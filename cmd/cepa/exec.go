@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os/exec"
 	"strings"
 
@@ -57,8 +58,10 @@ Examples:
 				Socks: c.String("socks"), Program: c.Args().Slice(), UnixSockets: c.Bool("unix-sockets"),
 			})
 			switch {
-			case errors.Is(err, exec.ErrNotFound):
+			case errors.Is(err, exec.ErrNotFound), errors.Is(err, confine.ErrNoProgram) && errors.Is(err, fs.ErrNotExist):
 				status = exitNotFound
+			case errors.Is(err, confine.ErrNoProgram):
+				status = exitCannotRun
 			case err != nil:
 				status = exitConfine
 			}

@@ -29,5 +29,8 @@ type Config struct {
 	UnixSockets bool
 }
 
+// ErrNoProgram says that the program cannot be found or may not be run; the error that it comes with says which.
+var ErrNoProgram = errors.New("there is no such program to run")
+
 // ErrUnsupported says that this system, or its settings, can have no such namespaces.
 var ErrUnsupported = errors.New("this program cannot be confined here")

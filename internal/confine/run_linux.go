@@ -43,7 +43,7 @@ const startTimeout = 20 * time.Second
 func Run(c Config) (status int, err error) {
 	path, err := exec.LookPath(c.Program[0])
 	if err != nil {
-		return 0, fmt.Errorf("running %s: %w", c.Program[0], errors.Unwrap(err))
+		return 0, fmt.Errorf("%w: %w", ErrNoProgram, err)
 	}
 	dialer := socksclient.Dialer{Address: c.Socks, User: fmt.Sprintf("cepa exec %d %d", os.Getpid(), time.Now().UnixNano())}
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
