@@ -36,7 +36,10 @@ const (
 	CommandReturn Command = 11 // link: hop credits given back, with the body of a CREDIT
 )
 
-var commandNames = [...]string{
+// Commands is one more than the highest command of this version, the size of a table by command.
+const Commands = int(CommandReturn) + 1
+
+var commandNames = [Commands]string{
 	"PADDING", "CREATE", "CREATED", "RELAY", "DESTROY", "HELLO", "CREDIT", "GOSSIP", "LINK_DRAIN", "RELAY_EARLY",
 	"", "RETURN",
 }

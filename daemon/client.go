@@ -99,6 +99,9 @@ func (c *Client) start(restrict *circuit.Restrictions) error {
 	if c.control, err = control.Listen(c.config.Dir, c); err != nil {
 		return err
 	}
+	if err := c.serveMetrics(c.config.Metrics, c.config.MetricsPublic, c.Counters); err != nil {
+		return err
+	}
 	go c.loop.Run()
 	c.loop.Post(c.node.Start)
 	return nil

@@ -42,6 +42,14 @@ type RelayConfig struct {
 	MemoryMiB int `toml:"memory_mib,omitempty"`
 	// LogLevel is debug, info, warn or error.
 	LogLevel string `toml:"log_level,omitempty"`
+	// Metrics is where Prometheus finds the node, such as 127.0.0.1:9100; empty is nowhere. Anything but loopback
+	// needs MetricsPublic.
+	Metrics       string `toml:"metrics,omitempty"`
+	MetricsPublic bool   `toml:"metrics_public,omitempty"`
+	// LogFormat is text or json. LogAddresses writes addresses and names of destinations into the log as they are; they
+	// are left out otherwise.
+	LogFormat    string `toml:"log_format,omitempty"`
+	LogAddresses bool   `toml:"log_addresses,omitempty"`
 	// Serve are local services that an exit of a test network offers under a name.
 	Serve []Service `toml:"serve,omitempty"`
 	// TLSKeyLog is a file for the secrets of the links' TLS sessions; test networks only.
@@ -56,7 +64,15 @@ type AuthorityConfig struct {
 	Address   string `toml:"address,omitempty"`
 	MemoryMiB int    `toml:"memory_mib,omitempty"`
 	LogLevel  string `toml:"log_level,omitempty"`
-	TLSKeyLog string `toml:"tls_keylog,omitempty"`
+	// Metrics is where Prometheus finds the node, such as 127.0.0.1:9100; empty is nowhere. Anything but loopback
+	// needs MetricsPublic.
+	Metrics       string `toml:"metrics,omitempty"`
+	MetricsPublic bool   `toml:"metrics_public,omitempty"`
+	// LogFormat is text or json. LogAddresses writes addresses and names of destinations into the log as they are; they
+	// are left out otherwise.
+	LogFormat    string `toml:"log_format,omitempty"`
+	LogAddresses bool   `toml:"log_addresses,omitempty"`
+	TLSKeyLog    string `toml:"tls_keylog,omitempty"`
 }
 
 // Service is a name and port behind the exits of a test network, and where it really is.
@@ -80,7 +96,15 @@ type ClientConfig struct {
 	AllowRemote bool   `toml:"allow_remote,omitempty"`
 	MemoryMiB   int    `toml:"memory_mib,omitempty"`
 	LogLevel    string `toml:"log_level,omitempty"`
-	TLSKeyLog   string `toml:"tls_keylog,omitempty"`
+	// Metrics is where Prometheus finds the node, such as 127.0.0.1:9100; empty is nowhere. Anything but loopback
+	// needs MetricsPublic.
+	Metrics       string `toml:"metrics,omitempty"`
+	MetricsPublic bool   `toml:"metrics_public,omitempty"`
+	// LogFormat is text or json. LogAddresses writes addresses and names of destinations into the log as they are; they
+	// are left out otherwise.
+	LogFormat    string `toml:"log_format,omitempty"`
+	LogAddresses bool   `toml:"log_addresses,omitempty"`
+	TLSKeyLog    string `toml:"tls_keylog,omitempty"`
 	// Paths restricts which relays circuits use.
 	Paths Paths `toml:"paths,omitempty"`
 }

@@ -16,6 +16,7 @@ import (
 	"cepa/directory"
 	"cepa/link"
 	"cepa/loop"
+	"cepa/metrics"
 )
 
 // errStopped says that the node is stopping or has stopped.
@@ -43,6 +44,7 @@ type shell struct {
 	loop    *loop.Loop
 	links   *link.Transport
 	control *control.Server
+	metrics *metrics.Server // nil unless the settings ask for it
 	keyLog  io.Closer
 	started time.Time
 
@@ -162,6 +164,7 @@ func (s *shell) processCounters(into map[string]int64) {
 	into["transport_links"] = int64(t.Links)
 	into["transport_half_open"] = int64(t.HalfOpen)
 	into["transport_accepted"] = int64(t.Accepted)
+	into["transport_evicted"] = int64(t.Evicted)
 	into["transport_refused"] = int64(t.Refused)
 	into["transport_too_fast"] = int64(t.TooFast)
 	into["transport_inbound_failed"] = int64(t.InboundFailed)
@@ -172,6 +175,13 @@ func (s *shell) processCounters(into map[string]int64) {
 	if n, ok := openFiles(); ok {
 		into["open_files"] = int64(n)
 	}
+	if n, ok := fileLimit(); ok {
+		into["open_files_limit"] = int64(n)
+	}
+	if used, ok := processorTime(); ok {
+		into["cpu_ms"] = used.Milliseconds()
+	}
+	into["processors"] = int64(runtime.GOMAXPROCS(0))
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	into["heap_bytes"] = int64(m.HeapAlloc)
@@ -183,6 +193,9 @@ func (s *shell) stop(ctx context.Context, bye func()) {
 	s.stopOnce.Do(func() {
 		if s.control != nil {
 			_ = s.control.Close()
+		}
+		if s.metrics != nil {
+			_ = s.metrics.Close()
 		}
 		_ = s.loop.Do(ctx, bye)
 		if s.links != nil {

@@ -58,6 +58,7 @@ func StartAuthority(config AuthorityConfig, o Options) (*Relay, error) {
 	return startRelay(RelayConfig{
 		Network: config.Network, Dir: config.Dir, Listen: config.Listen, Address: config.Address,
 		MemoryMiB: config.MemoryMiB, LogLevel: config.LogLevel, TLSKeyLog: config.TLSKeyLog,
+		Metrics: config.Metrics, MetricsPublic: config.MetricsPublic, LogFormat: config.LogFormat, LogAddresses: config.LogAddresses,
 	}, o, true)
 }
 
@@ -164,6 +165,9 @@ func (r *Relay) start(listen netip.AddrPort) error {
 	}
 	r.describe(keys.Identity(), !policy.IsEmpty())
 	if r.control, err = control.Listen(r.config.Dir, r); err != nil {
+		return err
+	}
+	if err := r.serveMetrics(r.config.Metrics, r.config.MetricsPublic, r.Counters); err != nil {
 		return err
 	}
 	go r.loop.Run()

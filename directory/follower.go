@@ -258,6 +258,13 @@ func (f *Follower) Adopt(head, body []byte) error {
 // It serves to explain why no consensus is valid; the clock is never set from it.
 func (f *Follower) OnPeerTime(id cert.Identity, skew time.Duration) { f.skews.add(id, skew) }
 
+// Skew returns by how much the clocks of the last relays heard are ahead of the one here, their median, and how many
+// relays these are: at most 16, and 0 before the first.
+func (f *Follower) Skew() (by time.Duration, of int) {
+	by, of, _, _ = f.skews.verdict()
+	return by, of
+}
+
 // interval is the time between two consensuses.
 func (f *Follower) interval() time.Duration {
 	if f.floor != nil {

@@ -109,6 +109,16 @@ type Stats struct {
 	Stuck                                              uint64 // circuits destroyed because their queue did not move
 	PaddingOut                                         uint64 // cells sent because nothing else was
 	DeadLinks                                          uint64 // links closed because nothing came, or nothing was taken
+	// KindsIn and KindsOut are CellsIn and CellsOut by command; cells of unknown commands, which end the link, are in
+	// CellsIn alone.
+	KindsIn, KindsOut [cell.Commands]uint64
+}
+
+// countKind counts the cell c in one of the two.
+func countKind(kinds *[cell.Commands]uint64, c []byte) {
+	if kind := c[4] &^ cell.DryFlag; int(kind) < len(kinds) {
+		kinds[kind]++
+	}
 }
 
 // ProtocolError says how a neighbour, or the other end of a circuit, broke the protocol. The

@@ -205,6 +205,7 @@ func (l *Link) OnCells(cells []byte) {
 	l.lastIn = l.links.clock.Now()
 	for ; len(cells) >= cell.Size && l.up; cells = cells[cell.Size:] {
 		l.links.stats.CellsIn++
+		countKind(&l.links.stats.KindsIn, cells)
 		l.receive(cells[:cell.Size:cell.Size])
 	}
 	if len(cells) > 0 && l.up {

@@ -50,6 +50,9 @@ func (l *Link) send() {
 		}
 		l.pace.left += l.batched
 		l.links.stats.CellsOut += uint64(l.batched / cell.Size)
+		for at := 0; at < l.batched; at += cell.Size {
+			countKind(&l.links.stats.KindsOut, l.batch[at:])
+		}
 	}
 	if l.up {
 		l.env.Send(l.batch[:l.batched])

@@ -199,6 +199,11 @@ func (c *Client) Counters() map[string]int64 {
 	addCounters(m, "circuit_", s)
 	addCounters(m, "directory_", c.follower.Stats())
 	m["directory_circuits"] = int64(c.fetch.Circuits())
+	if v := c.follower.Current(); v != nil {
+		m["consensus_relays"] = int64(len(v.Relays))
+		m["consensus_valid_after"] = v.Head.ValidAfter.Unix()
+	}
+	followerCounters(m, c.follower)
 	return m
 }
 

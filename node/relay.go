@@ -78,6 +78,7 @@ type Relay struct {
 	measurer  *measure.Measurer  // likewise
 	percent   int                // told last
 	listed    bool
+	sightings sightings // what neighbours say of this node's address
 	stopped   bool
 }
 
@@ -286,7 +287,9 @@ func (r *Relay) onNetwork(n *directory.Network) {
 }
 
 // Warnings are what a person should know of the directory, in short lines. They are asked for on the loop.
-func (r *Relay) Warnings() []string { return r.follower.Warnings() }
+func (r *Relay) Warnings() []string {
+	return append(r.follower.Warnings(), r.sightings.warning(r.cfg.Addresses)...)
+}
 
 // stopGrace is how long the authorities may take to hear that the relay leaves.
 const stopGrace = 500 * time.Millisecond
@@ -327,7 +330,14 @@ func (r *Relay) Counters() map[string]int64 {
 	if c := r.follower.Current(); c != nil {
 		m["consensus_relays"] = int64(len(c.Relays))
 		m["consensus_valid_after"] = c.Head.ValidAfter.Unix()
+		m["consensus_lists_this"] = 0
+		if c.Lookup(r.Identity()) != nil {
+			m["consensus_lists_this"] = 1
+		}
 	}
+	m["inbound_relay_links"] = int64(r.sightings.inbound)
+	m["observed_here"], m["observed_elsewhere"] = r.sightings.count(r.cfg.Addresses)
+	followerCounters(m, r.follower)
 	return m
 }
 
@@ -368,6 +378,7 @@ func (r *Relay) OnLink(l *flow.Link) {
 		return
 	}
 	r.follower.OnPeerTime(p.Identity, p.Skew)
+	r.sightings.add(p)
 	if r.authority != nil {
 		r.authority.LinkUp(p)
 	}

@@ -94,12 +94,33 @@ func (x *exit) finish() {
 	}
 }
 
+// countExit counts a stream that the exit refused.
+func (s *Stats) countExit(reason cell.Reason) {
+	s.ExitFailed++
+	switch reason {
+	case cell.ReasonPolicy:
+		s.ExitPolicy++
+	case cell.ReasonNoSuchHost, cell.ReasonResolveFailed:
+		s.ExitResolve++
+	case cell.ReasonRefused:
+		s.ExitRefused++
+	case cell.ReasonHostUnreachable, cell.ReasonNetUnreachable:
+		s.ExitUnreachable++
+	case cell.ReasonTimeout:
+		s.ExitTimeout++
+	case cell.ReasonResource, cell.ReasonRateLimited:
+		s.ExitResource++
+	default:
+		s.ExitOther++
+	}
+}
+
 // end refuses the stream.
 func (x *exit) end(reason cell.Reason) {
 	if x.over {
 		return
 	}
-	x.c.relay.stats.ExitFailed++
+	x.c.relay.stats.countExit(reason)
 	x.finish()
 	x.s.End(reason)
 }

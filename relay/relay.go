@@ -129,18 +129,30 @@ type Stats struct {
 	Circuits      int64 // open now
 	Handshakes    uint64
 	BadHandshakes uint64
-	Refused       uint64 // CREATEs refused: rate, queue or age
+	Refused       uint64 // CREATEs refused: type, rate, queue or age
+	RefusedType   uint64 // of these, for a type of handshake that the relay does not have
+	RefusedRate   uint64 // of these, too many from one neighbour
+	RefusedQueue  uint64 // of these, since too many waited
+	RefusedAge    uint64 // of these, after waiting too long
 	Extends       uint64
 	ExtendFailed  uint64
 	Violations    uint64 // circuits destroyed for breaking the protocol
 	ExitStreams   int64  // open now
 	ExitConnects  uint64
 	ExitFailed    uint64
-	Resolves      uint64
-	DirRequests   uint64
-	DialsGivenUp  uint64 // connection attempts that made room for others
-	ExitBytesIn   uint64 // from destinations
-	ExitBytesOut  uint64 // to destinations
+	// These are ExitFailed by what came of it.
+	ExitPolicy      uint64 // the exit policy or the neighbour forbids it
+	ExitResolve     uint64 // the name could not be resolved
+	ExitRefused     uint64 // the destination refused the connection
+	ExitUnreachable uint64 // no way to the destination
+	ExitTimeout     uint64
+	ExitResource    uint64 // a limit of the relay
+	ExitOther       uint64
+	Resolves        uint64
+	DirRequests     uint64
+	DialsGivenUp    uint64 // connection attempts that made room for others
+	ExitBytesIn     uint64 // from destinations
+	ExitBytesOut    uint64 // to destinations
 }
 
 // Relay is the relay's half of all circuits through one node.
@@ -212,14 +224,17 @@ func (r *Relay) OnCreate(leg *flow.Leg, create cell.Create) {
 	switch {
 	case create.Type != ntor.HandshakeType:
 		r.stats.Refused++
+		r.stats.RefusedType++
 		leg.Destroy(cell.ReasonUnsupported)
 		return
 	case !r.mayCreate(from, listed):
 		r.stats.Refused++
+		r.stats.RefusedRate++
 		leg.Destroy(cell.ReasonRateLimited)
 		return
 	case len(r.waiting) >= r.cfg.Limits.HandshakesWaiting || r.waitFrom[from] >= max(r.cfg.Limits.HandshakesWaiting/8, 1):
 		r.stats.Refused++
+		r.stats.RefusedQueue++
 		leg.Destroy(cell.ReasonResource)
 		return
 	}
@@ -245,6 +260,7 @@ func (r *Relay) startHandshakes() {
 		}
 		if now.Sub(c.arrived) > r.cfg.Limits.HandshakeAge {
 			r.stats.Refused++
+			r.stats.RefusedAge++
 			c.becomeDead(cell.ReasonResource)
 			continue
 		}

@@ -83,6 +83,7 @@ var imports = map[string][]string{
 	"directory":     {"cell", "cert", "env", "internal/plaincbor", "ipaddr", "limit", "nearest"},
 	"relay":         {"cell", "cert", "directory", "env", "flow", "ipaddr", "limit", "onion", "onion/ntor"},
 	"circuit":       {"cell", "cert", "directory", "env", "flow", "internal/plaincbor", "ipaddr", "onion", "onion/ntor"},
+	"metrics":       {"cell"},
 	"measure":       {"cert", "circuit", "directory", "env", "internal/plaincbor"},
 	"socks":         {"cell"},
 	"dnsport":       {"cell", "socks"},
