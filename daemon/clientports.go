@@ -124,11 +124,17 @@ func (c *Client) portWarnings() (lines []string) {
 	return lines
 }
 
+// counterName makes a part of a counter's name of words.
+var counterName = strings.NewReplacer(" ", "_", "-", "_", "/", "_")
+
 // portCounters adds those of the ports, all together.
 func (c *Client) portCounters(m map[string]int64) {
 	var t socks.Stats
 	for _, server := range c.socks {
 		s := server.Stats()
+		for cause, n := range s.Refused { // any order: the sum is the same
+			m["socks_refused_"+counterName.Replace(strings.ToLower(cause))] += int64(n)
+		}
 		t.Open += s.Open
 		t.Accepted += s.Accepted
 		t.Connected += s.Connected

@@ -38,6 +38,7 @@ The same as a file for --config:
 			&cli.StringFlag{Name: "address", Usage: "`ADDRESS` by which others reach the authority, if --listen does not say it"},
 			&cli.IntFlag{Name: "memory", Usage: fmt.Sprintf("bound for queued data, in `MiB` (default %d)", daemon.DefaultRelayMemoryMiB)},
 			&cli.StringFlag{Name: "log-level", Usage: daemon.LogLevels + " (default " + daemon.DefaultLogLevel + ")"},
+			logFormatFlag(), metricsFlag(),
 			attachedFlag(),
 		},
 		Action: runAuthority,
@@ -57,6 +58,7 @@ func runAuthority(c *cli.Context) error {
 	}
 	for flag, setting := range map[string]*string{
 		"network": &config.Network, "dir": &config.Dir, "listen": &config.Listen, "address": &config.Address, "log-level": &config.LogLevel,
+		"log-format": &config.LogFormat, "metrics": &config.Metrics,
 	} {
 		if c.IsSet(flag) {
 			*setting = c.String(flag)
@@ -68,7 +70,7 @@ func runAuthority(c *cli.Context) error {
 	if config.Network == "" || config.Dir == "" {
 		return usagef("'cepa authority' needs --network and --dir, or --config with both; see 'cepa authority --help'")
 	}
-	return runNode(c, config.LogLevel, func(o daemon.Options) (node, error) {
+	return runNode(c, daemon.LogOptions{Level: config.LogLevel, Format: config.LogFormat, Addresses: config.LogAddresses}, func(o daemon.Options) (node, error) {
 		return daemon.StartAuthority(config, o)
 	})
 }

@@ -61,6 +61,7 @@ relays are slower and make your circuits stand out; what cannot be done fails.
 			&cli.StringSliceFlag{Name: "middles", Usage: "use only these `RELAYS` in the middle"},
 			&cli.StringSliceFlag{Name: "exits", Usage: "use only these `RELAYS` as the last"},
 			&cli.StringFlag{Name: "log-level", Usage: daemon.LogLevels + " (default " + daemon.DefaultLogLevel + ")"},
+			logFormatFlag(), metricsFlag(),
 			attachedFlag(),
 		},
 		Action: runClient,
@@ -80,6 +81,7 @@ func runClient(c *cli.Context) error {
 	}
 	for flag, setting := range map[string]*string{
 		"network": &config.Network, "dir": &config.Dir, "socks": &config.Socks, "dns": &config.DNS, "log-level": &config.LogLevel,
+		"log-format": &config.LogFormat, "metrics": &config.Metrics,
 	} {
 		if c.IsSet(flag) {
 			*setting = c.String(flag)
@@ -106,7 +108,7 @@ func runClient(c *cli.Context) error {
 	if config.Network == "" || config.Dir == "" {
 		return usagef("'cepa client' needs --network and --dir, or --config with both; see 'cepa client --help'")
 	}
-	return runNode(c, config.LogLevel, func(o daemon.Options) (node, error) {
+	return runNode(c, daemon.LogOptions{Level: config.LogLevel, Format: config.LogFormat, Addresses: config.LogAddresses}, func(o daemon.Options) (node, error) {
 		o.Name = "client"
 		return daemon.StartClient(config, o)
 	})

@@ -23,6 +23,14 @@ const stopTimeout = 1500 * time.Millisecond
 // their standard input before they open a port to users, and end when it ends.
 func attachedFlag() cli.Flag { return &cli.BoolFlag{Name: "attached", Hidden: true} }
 
+func logFormatFlag() cli.Flag {
+	return &cli.StringFlag{Name: "log-format", Usage: daemon.LogFormats + " (default text)"}
+}
+
+func metricsFlag() cli.Flag {
+	return &cli.StringFlag{Name: "metrics", Usage: "serve metrics for Prometheus, /healthz and /readyz on this `ADDRESS` of this machine, such as 127.0.0.1:9100"}
+}
+
 func configFlag(example string) cli.Flag {
 	return &cli.StringFlag{Name: "config", Usage: "read the settings from a TOML `FILE`, such as " + example + "; flags win over it"}
 }
@@ -61,6 +69,7 @@ The same as a file for --config:
 			&cli.IntFlag{Name: "uplink", Usage: "what the machine can send, in `MBIT` a second: the relay keeps a little below, and circuits share it evenly"},
 			&cli.IntFlag{Name: "memory", Usage: fmt.Sprintf("bound for queued data, in `MiB` (default %d)", daemon.DefaultRelayMemoryMiB)},
 			&cli.StringFlag{Name: "log-level", Usage: daemon.LogLevels + " (default " + daemon.DefaultLogLevel + ")"},
+			logFormatFlag(), metricsFlag(),
 			attachedFlag(),
 		},
 		Action: runRelay,
@@ -81,6 +90,7 @@ func runRelay(c *cli.Context) error {
 	for flag, setting := range map[string]*string{
 		"network": &config.Network, "dir": &config.Dir, "listen": &config.Listen, "address": &config.Address,
 		"exit-policy": &config.ExitPolicy, "nickname": &config.Nickname, "contact": &config.Contact, "log-level": &config.LogLevel,
+		"log-format": &config.LogFormat, "metrics": &config.Metrics,
 	} {
 		if c.IsSet(flag) {
 			*setting = c.String(flag)
@@ -101,7 +111,7 @@ func runRelay(c *cli.Context) error {
 	if config.Network == "" || config.Dir == "" {
 		return usagef("'cepa relay' needs --network and --dir, or --config with both; see 'cepa relay --help'")
 	}
-	return runNode(c, config.LogLevel, func(o daemon.Options) (node, error) {
+	return runNode(c, daemon.LogOptions{Level: config.LogLevel, Format: config.LogFormat, Addresses: config.LogAddresses}, func(o daemon.Options) (node, error) {
 		o.Name = config.Nickname
 		return daemon.StartRelay(config, o)
 	})
@@ -114,15 +124,18 @@ type node interface {
 }
 
 // runNode runs a node until a signal, or until the parent that it is attached to ends.
-func runNode(c *cli.Context, level string, start func(daemon.Options) (node, error)) error {
-	if _, err := daemon.ParseLogLevel(level); err != nil {
+func runNode(c *cli.Context, log daemon.LogOptions, start func(daemon.Options) (node, error)) error {
+	if _, err := daemon.ParseLogLevel(log.Level); err != nil {
+		return usagef("%v", err)
+	}
+	if err := daemon.CheckLogFormat(log.Format); err != nil {
 		return usagef("%v", err)
 	}
 	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	o := daemon.Options{
 		Version:  c.App.Version,
-		Log:      slog.New(daemon.NewLogHandler(c.App.ErrWriter, level)),
+		Log:      slog.New(daemon.NewLog(c.App.ErrWriter, log)),
 		Progress: progress(c.App.Writer),
 	}
 	if c.Bool("attached") {
