@@ -2,8 +2,10 @@ package metrics
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -180,5 +182,41 @@ func TestAlerts(t *testing.T) {
 		if !strings.Contains(tests, `alertname="`+m[1]+`"`) {
 			t.Errorf("no test of the alert %s", m[1])
 		}
+	}
+}
+
+// TestDashboardQueries has Prometheus' own tool read every query of the dashboard.
+func TestDashboardQueries(t *testing.T) {
+	t.Parallel()
+	tool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("promtool is missing: install the Debian package prometheus")
+	}
+	var d dashboard
+	if err := json.Unmarshal([]byte(deployed(t, "grafana/cepa.json")), &d); err != nil {
+		t.Fatal(err)
+	}
+	type rule struct {
+		Record string `json:"record"`
+		Expr   string `json:"expr"`
+	}
+	var rules []rule
+	for _, p := range d.Panels {
+		for _, q := range p.Targets {
+			expr := strings.NewReplacer("$__rate_interval", "1m", "$instance", ".*", "$job", "cepa").Replace(q.Expr)
+			rules = append(rules, rule{fmt.Sprintf("panel:%d:%s", p.ID, q.RefID), expr})
+		}
+	}
+	// JSON is YAML.
+	text, err := json.Marshal(map[string]any{"groups": []any{map[string]any{"name": "panels", "rules": rules}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "rules.yml")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(tool, "check", "rules", file).CombinedOutput(); err != nil || !strings.Contains(string(out), fmt.Sprintf("%d rules found", len(rules))) {
+		t.Errorf("%v: %s", err, out)
 	}
 }
