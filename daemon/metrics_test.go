@@ -33,7 +33,7 @@ func TestEveryCounterIsExported(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer stop(r)
-	c, err := StartClient(ClientConfig{Network: network, Dir: filepath.Join(dir, "client"), Socks: freePort(t)}, Options{})
+	c, err := StartClient(ClientConfig{Network: network, Dir: filepath.Join(dir, "client"), Socks: freePort(t), DNS: "127.0.0.1:0"}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -157,7 +157,12 @@ func clientFamilies() []family {
 		total("cepa_socks_connections_accepted_total", "socks_accepted", "Connections to the SOCKS port."),
 		by(total("cepa_socks_connections_refused_total", "", "Connections to the SOCKS port that were not connected, by cause; causes that never occurred are left out."), "cause", "socks_refused_*", ""),
 		total("cepa_socks_connections_connected_total", "socks_connected", "Connections to the SOCKS port that were answered with success."),
+		total("cepa_socks_requests_served_total", "socks_served", "Connections to the local port that were answered by a look-up, or by a page about the port."),
 		total("cepa_socks_connections_aborted_total", "socks_aborted", "Connected ones that ended by an error or a timeout."),
+		total("cepa_dns_queries_total", "dns_queries", "Questions to the DNS port."),
+		total("cepa_dns_answered_total", "dns_answered", "Those with an answer, or that there is none."),
+		total("cepa_dns_failed_total", "dns_failed", "Those with an error, or refused."),
+		total("cepa_dns_dropped_total", "dns_dropped", "Those that were dropped because too many were open."),
 		by(total("cepa_socks_bytes_total", "", "Bytes from (out) and to (in) applications."), "direction", "socks_bytes_sent", "out", "socks_bytes_received", "in"),
 	}
 }
