@@ -15,64 +15,64 @@ import (
 	"cepa/nearest"
 )
 
-// RelayConfig is what the operator of a relay sets: a TOML file, flags, or both (flags win).
+// RelayConfig is what the operator of a relay sets: a TOML file, the environment, flags, or all three. The tags are all
+// that is written of a setting anywhere: see Settings.
 type RelayConfig struct {
-	// Network is the path of the network file.
-	Network string `toml:"network"`
-	// Dir holds the relay's keys and state; it is created if it is missing.
-	Dir string `toml:"dir"`
-	// Listen is the one TCP address for links, directory and gossip, such as 0.0.0.0:9001.
-	Listen string `toml:"listen"`
-	// Address is how others reach the relay, if Listen does not say.
-	Address string `toml:"address,omitempty"`
-	// ExitPolicy is none (the default), web, reduced, all, or rules such as "accept *:443, reject *:*".
-	ExitPolicy string `toml:"exit_policy,omitempty"`
-	// Nickname and Contact are for people; both are public.
-	Nickname string `toml:"nickname,omitempty"`
-	Contact  string `toml:"contact,omitempty"`
-	// FamilyKeys are files with the keys of families that the relay is in: no circuit uses two relays of one.
-	FamilyKeys []string `toml:"family_keys,omitempty"`
-	// BandwidthMiB is what the relay offers, in MiB a second; 0 is no statement.
-	BandwidthMiB int `toml:"bandwidth_mib,omitempty"`
-	// UplinkMbit is the rate at which the relay's machine can send, in Mbit/s (a million bits), headers of IP included.
-	// The relay sends a little less, so that what waits does so in its own queues, where circuits take turns. 0: it is
-	// not known.
-	UplinkMbit int `toml:"uplink_mbit,omitempty"`
-	// MemoryMiB bounds what the relay queues for others.
-	MemoryMiB int `toml:"memory_mib,omitempty"`
-	// LogLevel is debug, info, warn or error.
-	LogLevel string `toml:"log_level,omitempty"`
-	// Metrics is where Prometheus finds the node, such as 127.0.0.1:9100; empty is nowhere. Anything but loopback
-	// needs MetricsPublic.
-	Metrics       string `toml:"metrics,omitempty"`
-	MetricsPublic bool   `toml:"metrics_public,omitempty"`
-	// LogFormat is text or json. LogAddresses writes addresses and names of destinations into the log as they are; they
-	// are left out otherwise.
-	LogFormat    string `toml:"log_format,omitempty"`
-	LogAddresses bool   `toml:"log_addresses,omitempty"`
-	// Serve are local services that an exit of a test network offers under a name.
-	Serve []Service `toml:"serve,omitempty"`
-	// TLSKeyLog is a file for the secrets of the links' TLS sessions; test networks only.
-	TLSKeyLog string `toml:"tls_keylog,omitempty"`
+	Network string `toml:"network" path:"file" section:"The network, and this relay's folder" value:"FILE" example:"network.toml" help:"The network file: you get it from whoever runs the network."`
+	Dir     string `toml:"dir" path:"dir" value:"DIR" example:"relay" help:"The folder for keys and state, made if it is missing. It is the relay's identity: keep it, and keep it secret. One process at a time uses it."`
+
+	Listen  string `toml:"listen,omitempty" section:"Where it is" value:"ADDRESS" default:"0.0.0.0:9001" help:"The one TCP address for links, directory and gossip: an IP address of this machine, or 0.0.0.0 for all, and a port."`
+	Address string `toml:"address,omitempty" value:"ADDRESS" help:"The address that others reach the relay at, such as 203.0.113.7:9001, if listen does not say it: behind NAT, or in a container. It may differ from listen in address and port. With \"auto\" the relay asks the authorities at the start at which address they see it, and takes what those of three networks agree on, with the port of listen."`
+
+	Nickname   string   `toml:"nickname,omitempty" section:"What people see" reload:"yes" value:"NAME" help:"A name for people, 1 to 19 letters, digits and hyphens; public, and not unique."`
+	Contact    string   `toml:"contact,omitempty" reload:"yes" help:"How to reach you, such as an e-mail address; public."`
+	FamilyKeys []string `toml:"family_keys,omitempty" path:"file" flag:"family-key" reload:"yes" value:"FILE" help:"Files with the keys of families that the relay is in, from 'cepa keys family new': no circuit uses two relays of one family. Whoever runs several relays must give the same file to all of them."`
+
+	ExitPolicy             string `toml:"exit_policy,omitempty" section:"Exit" reload:"yes" default:"none" value:"POLICY" help:"Which destinations streams may leave the network for: none, web (ports 80 and 443), reduced (common services), all (also called full), or rules such as \"accept *:443, reject *:*\", of which the first that matches decides. Private addresses and those of relays are never reached, except in a test network."`
+	ExitMax                int    `toml:"exit_max,omitempty" reload:"yes" value:"NUMBER" help:"Most connections of the exit that are open at once; 0 is no limit but memory and open files."`
+	ExitMaxPerCircuit      int    `toml:"exit_max_per_circuit,omitempty" reload:"yes" value:"NUMBER" help:"The same for one circuit."`
+	ExitMaxPerDestination  int    `toml:"exit_max_per_destination,omitempty" reload:"yes" value:"NUMBER" help:"The same for one destination, an address and port."`
+	ExitRate               int    `toml:"exit_rate,omitempty" reload:"yes" value:"NUMBER" help:"Most new connections of the exit a second, with a burst of ten times as many; 0 is no limit."`
+	ExitRatePerCircuit     int    `toml:"exit_rate_per_circuit,omitempty" reload:"yes" value:"NUMBER" help:"The same for one circuit."`
+	ExitRatePerDestination int    `toml:"exit_rate_per_destination,omitempty" reload:"yes" value:"NUMBER" help:"The same for one destination, an address and port."`
+	ExitAddress            string `toml:"exit_address,omitempty" value:"IP" help:"The IPv4 address of this machine that connections of the exit come from; the system chooses if it is empty. Another than listen's keeps complaints away from the relay's own."`
+	ExitAddress6           string `toml:"exit_address6,omitempty" value:"IP" help:"The same for IPv6."`
+	Resolver               string `toml:"resolver,omitempty" value:"ADDRESS" help:"The DNS server that the exit asks, such as 127.0.0.1:53; the system's if it is empty."`
+	ExitNotice             string `toml:"exit_notice,omitempty" value:"ADDRESS" help:"Serve a page at this address and port that says what an exit is, for people who look up where a connection came from. Give a port of its own: such as 0.0.0.0:80 for the world, or 127.0.0.1:8080 behind a web server. Nothing is served if it is empty."`
+	ExitNoticeFile         string `toml:"exit_notice_file,omitempty" path:"file" value:"FILE" help:"The page, HTML; if it is empty, the one that comes with cepa, with your contact in it."`
+
+	BandwidthMiB    int    `toml:"bandwidth_mib,omitempty" section:"How much it carries" flag:"bandwidth" reload:"yes" value:"MiB" help:"What the relay says that it offers, in MiB a second; 0 is no statement."`
+	UplinkMbit      int    `toml:"uplink_mbit,omitempty" flag:"uplink" value:"MBIT" help:"What the machine can send, in Mbit/s (a million bits a second): the relay keeps a little below, and circuits share it evenly. 0: not known."`
+	RateKiB         int    `toml:"rate_kib,omitempty" flag:"rate" reload:"yes" value:"KiB" help:"Most that the relay sends to other nodes, in KiB a second on average; 0 is no limit."`
+	BurstKiB        int    `toml:"burst_kib,omitempty" flag:"burst" reload:"yes" value:"KiB" help:"How much of what rate_kib allows may go at once after a pause, in KiB; 0 is a second's worth."`
+	AccountingGiB   int    `toml:"accounting_gib,omitempty" flag:"accounting" reload:"yes" value:"GiB" help:"Most traffic in a month, in GiB; 0 is no limit. When it is used up, the relay tells the network that it leaves, lets circuits end, and sleeps until the next month; what has been used is kept across restarts."`
+	AccountingDay   int    `toml:"accounting_day,omitempty" reload:"yes" value:"DAY" default:"1" help:"The day of the month, 1 to 28, on which at 00:00 UTC the month of the accounting begins."`
+	AccountingCount string `toml:"accounting_count,omitempty" reload:"yes" value:"WHAT" default:"sum" help:"What counts: sum of what is received and what is sent, out (what is sent), or max (the larger of the two)."`
+	MemoryMiB       int    `toml:"memory_mib,omitempty" flag:"memory" value:"MiB" default:"256" help:"Bound for data queued for others, in MiB."`
+
+	Drain         string    `toml:"drain,omitempty" section:"Running" reload:"yes" value:"TIME" help:"How long the relay, when it is told to end, waits for its circuits: it tells the network that it leaves, takes no new circuits, and ends when the last is gone or after this time, such as 30s or 5m. A second signal ends it at once. Empty is 30s, and no wait in a test network."`
+	LogLevel      string    `toml:"log_level,omitempty" reload:"yes" value:"LEVEL" default:"info" help:"How much is logged: debug, info, warn or error."`
+	LogFormat     string    `toml:"log_format,omitempty" value:"FORMAT" default:"text" help:"How the log is written: text or json."`
+	LogAddresses  bool      `toml:"log_addresses,omitempty" help:"Leave addresses and names of destinations in the log, for the time of a search; such a log tells who used the node."`
+	Metrics       string    `toml:"metrics,omitempty" section:"Monitoring" value:"ADDRESS" help:"Serve metrics for Prometheus, /healthz and /readyz on this address of this machine, such as 127.0.0.1:9100; nothing is served if it is empty."`
+	MetricsPublic bool      `toml:"metrics_public,omitempty" help:"Allow metrics at an address that others can reach. Let a firewall admit the monitoring system alone."`
+	TLSKeyLog     string    `toml:"tls_keylog,omitempty" section:"For test networks only" path:"file" flag:"-" value:"FILE" help:"A file for the secrets of the links' TLS sessions."`
+	Serve         []Service `toml:"serve,omitempty" help:"Local services that an exit offers under a name: a list of tables, such as {name = \"hello.demo\", port = 80, to = \"127.0.0.1:8080\"}."`
 }
 
 // AuthorityConfig is what the operator of a directory authority sets that is no relay.
 type AuthorityConfig struct {
-	Network   string `toml:"network"`
-	Dir       string `toml:"dir"`
-	Listen    string `toml:"listen"`
-	Address   string `toml:"address,omitempty"`
-	MemoryMiB int    `toml:"memory_mib,omitempty"`
-	LogLevel  string `toml:"log_level,omitempty"`
-	// Metrics is where Prometheus finds the node, such as 127.0.0.1:9100; empty is nowhere. Anything but loopback
-	// needs MetricsPublic.
-	Metrics       string `toml:"metrics,omitempty"`
-	MetricsPublic bool   `toml:"metrics_public,omitempty"`
-	// LogFormat is text or json. LogAddresses writes addresses and names of destinations into the log as they are; they
-	// are left out otherwise.
-	LogFormat    string `toml:"log_format,omitempty"`
-	LogAddresses bool   `toml:"log_addresses,omitempty"`
-	TLSKeyLog    string `toml:"tls_keylog,omitempty"`
+	Network       string `toml:"network" path:"file" section:"The network, and this authority's folder" value:"FILE" example:"network.toml" help:"The network file, which names this authority."`
+	Dir           string `toml:"dir" path:"dir" value:"DIR" example:"authority" help:"The folder with the authority's keys, that 'cepa network new' made, and for its state. Keep it secret. One process at a time uses it."`
+	Listen        string `toml:"listen,omitempty" section:"Where it is" value:"ADDRESS" default:"0.0.0.0:9001" help:"The one TCP address for links, directory and gossip: an IP address of this machine, or 0.0.0.0 for all, and a port."`
+	Address       string `toml:"address,omitempty" value:"ADDRESS" help:"The address that others reach the authority at, such as 203.0.113.7:9001, if listen does not say it."`
+	MemoryMiB     int    `toml:"memory_mib,omitempty" section:"Running" flag:"memory" value:"MiB" default:"256" help:"Bound for queued data, in MiB."`
+	LogLevel      string `toml:"log_level,omitempty" reload:"yes" value:"LEVEL" default:"info" help:"How much is logged: debug, info, warn or error."`
+	LogFormat     string `toml:"log_format,omitempty" value:"FORMAT" default:"text" help:"How the log is written: text or json."`
+	LogAddresses  bool   `toml:"log_addresses,omitempty" help:"Leave addresses and names of destinations in the log, for the time of a search; such a log tells who used the node."`
+	Metrics       string `toml:"metrics,omitempty" section:"Monitoring" value:"ADDRESS" help:"Serve metrics for Prometheus, /healthz and /readyz on this address of this machine, such as 127.0.0.1:9100; nothing is served if it is empty."`
+	MetricsPublic bool   `toml:"metrics_public,omitempty" help:"Allow metrics at an address that others can reach. Let a firewall admit the monitoring system alone."`
+	TLSKeyLog     string `toml:"tls_keylog,omitempty" section:"For test networks only" path:"file" flag:"-" value:"FILE" help:"A file for the secrets of the links' TLS sessions."`
 }
 
 // Service is a name and port behind the exits of a test network, and where it really is.
@@ -84,29 +84,21 @@ type Service struct {
 
 // ClientConfig is what the user of a client sets.
 type ClientConfig struct {
-	Network string `toml:"network"`
-	Dir     string `toml:"dir"`
-	// Socks is the first port for programs: an address or unix:PATH, and words that say what is isolated (ports.go).
-	Socks string `toml:"socks"`
-	// Ports are more of them, whose streams share no circuit with those of others.
-	Ports []string `toml:"ports,omitempty"`
-	// DNS is the address of a port that resolves names through the network, over UDP and TCP; "" is none.
-	DNS string `toml:"dns,omitempty"`
-	// AllowRemote allows ports at addresses that others can reach.
-	AllowRemote bool   `toml:"allow_remote,omitempty"`
-	MemoryMiB   int    `toml:"memory_mib,omitempty"`
-	LogLevel    string `toml:"log_level,omitempty"`
-	// Metrics is where Prometheus finds the node, such as 127.0.0.1:9100; empty is nowhere. Anything but loopback
-	// needs MetricsPublic.
-	Metrics       string `toml:"metrics,omitempty"`
-	MetricsPublic bool   `toml:"metrics_public,omitempty"`
-	// LogFormat is text or json. LogAddresses writes addresses and names of destinations into the log as they are; they
-	// are left out otherwise.
-	LogFormat    string `toml:"log_format,omitempty"`
-	LogAddresses bool   `toml:"log_addresses,omitempty"`
-	TLSKeyLog    string `toml:"tls_keylog,omitempty"`
+	Network       string   `toml:"network" path:"file" section:"The network, and this client's folder" value:"FILE" example:"network.toml" help:"The network file: you get it from whoever runs the network."`
+	Dir           string   `toml:"dir" path:"dir" value:"DIR" example:"client" help:"The folder for state, made if it is missing: guards, and what is known of the network. One process at a time uses it."`
+	Socks         string   `toml:"socks" path:"port" section:"For programs on this machine" value:"ADDRESS" default:"127.0.0.1:9850" help:"The address of the local port, or unix:PATH, and words on isolation behind it: destination, destination-port and protocol keep apart more, no-auth and no-client less; extended-errors answers .onion names by Tor's codes."`
+	Ports         []string `toml:"ports,omitempty" path:"port" flag:"port" value:"ADDRESS" help:"More ports, each written as socks is. Ports share no circuit with each other."`
+	DNS           string   `toml:"dns,omitempty" value:"ADDRESS" help:"The address of a port that resolves names through the network, by the DNS, over UDP and TCP; none if it is empty."`
+	AllowRemote   bool     `toml:"allow_remote,omitempty" help:"Allow ports at addresses that others can reach; they can then use this client."`
+	MemoryMiB     int      `toml:"memory_mib,omitempty" section:"Running" flag:"memory" value:"MiB" default:"256" help:"Bound for queued data, in MiB."`
+	LogLevel      string   `toml:"log_level,omitempty" reload:"yes" value:"LEVEL" default:"info" help:"How much is logged: debug, info, warn or error."`
+	LogFormat     string   `toml:"log_format,omitempty" value:"FORMAT" default:"text" help:"How the log is written: text or json."`
+	LogAddresses  bool     `toml:"log_addresses,omitempty" help:"Leave addresses and names of destinations in the log, for the time of a search; such a log tells who used the node."`
+	Metrics       string   `toml:"metrics,omitempty" section:"Monitoring" value:"ADDRESS" help:"Serve metrics for Prometheus, /healthz and /readyz on this address of this machine, such as 127.0.0.1:9100; nothing is served if it is empty."`
+	MetricsPublic bool     `toml:"metrics_public,omitempty" help:"Allow metrics at an address that others can reach. Let a firewall admit the monitoring system alone."`
+	TLSKeyLog     string   `toml:"tls_keylog,omitempty" section:"For test networks only" path:"file" flag:"-" value:"FILE" help:"A file for the secrets of the links' TLS sessions."`
 	// Paths restricts which relays circuits use.
-	Paths Paths `toml:"paths,omitempty"`
+	Paths Paths `toml:"paths,omitempty" help:"Circuits use any relays that the network offers. Whoever must can leave some out, or ask for some: each is an identity (64 hexadecimal digits), family: and the id of a family, an address, or a prefix such as 192.0.2.0/24. Fewer relays are slower and make your circuits stand out; what cannot be done within these settings fails."`
 }
 
 // Defaults of the configuration.
@@ -120,47 +112,13 @@ const (
 
 // LoadRelayConfig reads a relay's TOML file. Unknown keys are errors; relative paths are
 // relative to the file's folder.
-func LoadRelayConfig(path string) (RelayConfig, error) {
-	var c RelayConfig
-	if err := loadTOML(path, &c); err != nil {
-		return c, err
-	}
-	for i := range c.FamilyKeys {
-		relativeTo(path, &c.FamilyKeys[i])
-	}
-	for _, p := range []*string{&c.Network, &c.Dir, &c.TLSKeyLog} {
-		relativeTo(path, p)
-	}
-	return c, nil
-}
+func LoadRelayConfig(path string) (c RelayConfig, err error) { return c, loadTOML(path, &c) }
 
 // LoadAuthorityConfig reads an authority's TOML file, as LoadRelayConfig does a relay's.
-func LoadAuthorityConfig(path string) (AuthorityConfig, error) {
-	var c AuthorityConfig
-	if err := loadTOML(path, &c); err != nil {
-		return c, err
-	}
-	for _, p := range []*string{&c.Network, &c.Dir, &c.TLSKeyLog} {
-		relativeTo(path, p)
-	}
-	return c, nil
-}
+func LoadAuthorityConfig(path string) (c AuthorityConfig, err error) { return c, loadTOML(path, &c) }
 
 // LoadClientConfig reads a client's TOML file, as LoadRelayConfig does a relay's.
-func LoadClientConfig(path string) (ClientConfig, error) {
-	var c ClientConfig
-	if err := loadTOML(path, &c); err != nil {
-		return c, err
-	}
-	relativePort(path, &c.Socks)
-	for i := range c.Ports {
-		relativePort(path, &c.Ports[i])
-	}
-	for _, p := range []*string{&c.Network, &c.Dir, &c.TLSKeyLog} {
-		relativeTo(path, p)
-	}
-	return c, nil
-}
+func LoadClientConfig(path string) (c ClientConfig, err error) { return c, loadTOML(path, &c) }
 
 func relativeTo(file string, p *string) {
 	if *p != "" && !filepath.IsAbs(*p) {
@@ -186,6 +144,12 @@ func loadTOML(path string, into any) error {
 	if err := decodeTOML(data, into); err != nil {
 		return fmt.Errorf("reading the settings: %s: %w", path, err)
 	}
+	if reflect.TypeOf(into).Elem().Kind() != reflect.Struct {
+		return nil
+	}
+	for _, set := range Settings(into) {
+		set.relativeTo(path, into)
+	}
 	return nil
 }
 
@@ -196,9 +160,9 @@ func decodeTOML(data []byte, into any) error {
 	var strict *toml.StrictMissingError
 	if errors.As(err, &strict) && len(strict.Errors) > 0 {
 		e := strict.Errors[0]
-		row, _ := e.Position()
+		row, column := e.Position()
 		key := strings.Join(e.Key(), ".")
-		return fmt.Errorf("line %d: there is no setting %q%s", row, key, suggestion(e.Key(), reflect.TypeOf(into)))
+		return fmt.Errorf("line %d, column %d: there is no setting %q%s", row, column, key, suggestion(e.Key(), reflect.TypeOf(into)))
 	}
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) {
@@ -271,12 +235,7 @@ func (c *RelayConfig) check() (listen netip.AddrPort, err error) {
 	if c.Dir == "" {
 		return listen, errors.New("no folder for keys and state: set --dir DIR")
 	}
-	if c.Listen == "" {
-		c.Listen = fmt.Sprintf("0.0.0.0:%d", DefaultRelayPort)
-	}
-	if c.MemoryMiB == 0 {
-		c.MemoryMiB = DefaultRelayMemoryMiB
-	}
+	fillDefaults(c)
 	if c.MemoryMiB < 16 || c.MemoryMiB > 1<<20 {
 		return listen, fmt.Errorf("memory_mib is %d: it must be from 16 to %d", c.MemoryMiB, 1<<20)
 	}
@@ -285,6 +244,9 @@ func (c *RelayConfig) check() (listen netip.AddrPort, err error) {
 	}
 	if c.UplinkMbit < 0 || c.UplinkMbit > 1<<20 {
 		return listen, fmt.Errorf("uplink_mbit is %d: it must be from 0 to %d", c.UplinkMbit, 1<<20)
+	}
+	if err := c.checkMore(); err != nil {
+		return listen, err
 	}
 	listen, err = netip.ParseAddrPort(c.Listen)
 	if err != nil {
@@ -301,12 +263,7 @@ func (c *ClientConfig) check() (ports localPorts, err error) {
 	if c.Dir == "" {
 		return ports, errors.New("no folder for state: set --dir DIR")
 	}
-	if c.Socks == "" {
-		c.Socks = DefaultSocks
-	}
-	if c.MemoryMiB == 0 {
-		c.MemoryMiB = DefaultClientMemoryMiB
-	}
+	fillDefaults(c)
 	if c.MemoryMiB < 16 || c.MemoryMiB > 1<<20 {
 		return ports, fmt.Errorf("memory_mib is %d: it must be from 16 to %d", c.MemoryMiB, 1<<20)
 	}

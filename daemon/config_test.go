@@ -65,10 +65,10 @@ to = "127.0.0.1:8080"
 func TestSettingsThatAreWrong(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ text, want string }{
-		{"\nnetwrok = \"x\"", `line 2: there is no setting "netwrok" (did you mean "network"?)`},
+		{"\nnetwrok = \"x\"", `line 2, column 1: there is no setting "netwrok" (did you mean "network"?)`},
 		{"exit-policy = \"web\"", `did you mean "exit_policy"?`},
 		{"xyzzy = 1", `there is no setting "xyzzy"`},
-		{"[[serve]]\nnmae = \"x\"", `line 2: there is no setting "serve.nmae" (did you mean "name"?)`},
+		{"[[serve]]\nnmae = \"x\"", `line 2, column 1: there is no setting "serve.nmae" (did you mean "name"?)`},
 		{"[[serve]]\nport = 70000", "line 2"},
 		{"dir = 5", "line 1"},
 		{"dir = \"a\"\ndir = \"b\"", "dir"},

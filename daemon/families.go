@@ -51,16 +51,18 @@ func loadFamily(path string) (cert.FamilyKey, error) {
 	}
 	seed, err := hex.DecodeString(strings.TrimSpace(string(text)))
 	if err != nil || len(seed) != 32 {
-		return cert.FamilyKey{}, fmt.Errorf("the key of a family: %s does not hold 64 hexadecimal digits; make one with 'cepa keys family'", path)
+		return cert.FamilyKey{}, fmt.Errorf("the key of a family: %s does not hold 64 hexadecimal digits; make one with 'cepa keys family new'", path)
 	}
 	return cert.NewFamilyKey([32]byte(seed)), nil
 }
 
+// maxFamilies is how many families a descriptor has room for.
+const maxFamilies = 4
+
 // families makes a relay's memberships of the families whose keys are in these files.
 func families(paths []string, network cert.NetworkID, relay cert.Identity) ([]cert.Membership, error) {
-	const most = 4 // in a descriptor
-	if len(paths) > most {
-		return nil, fmt.Errorf("family_keys has %d files: a relay is in at most %d families", len(paths), most)
+	if len(paths) > maxFamilies {
+		return nil, fmt.Errorf("family_keys has %d files: a relay is in at most %d families", len(paths), maxFamilies)
 	}
 	var list []cert.Membership
 	for _, path := range paths {

@@ -27,13 +27,24 @@ type Options struct {
 	Name    string // for logs and the control socket; the settings' nickname otherwise
 	Version string
 	Log     *slog.Logger
+	Level   *slog.LevelVar // of Log, for Reload; it may be nil
 	// Progress hears how far the node has come; it may be nil. It is called from the node's
 	// loop and must not wait.
 	Progress func(percent int, doing, waiting string)
+	// Starting, if not nil, ends an attempt to start that takes long.
+	Starting context.Context
 	// Undefended switches defences off, for the attack suite only: nothing of the program sets it.
 	Undefended directory.Undefended
 	// Go, if not nil, is closed when users may come: a client opens its port after it.
 	Go <-chan struct{}
+}
+
+// starting is until when a start may take.
+func (o *Options) starting() context.Context {
+	if o.Starting == nil {
+		return context.Background()
+	}
+	return o.Starting
 }
 
 // shell is what relay and client have in common: a loop with its state on disk, links, and a
@@ -61,6 +72,11 @@ type shell struct {
 
 // newShell opens the state directory and starts nothing yet.
 func newShell(o Options, networkPath, dir string) (*shell, error) {
+	return newShellWith(o, networkPath, loop.Options{StateDir: dir})
+}
+
+// newShellWith is newShell with settings of the loop.
+func newShellWith(o Options, networkPath string, settings loop.Options) (*shell, error) {
 	network, err := LoadNetwork(networkPath)
 	if err != nil {
 		return nil, err
@@ -68,7 +84,8 @@ func newShell(o Options, networkPath, dir string) (*shell, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	l, err := loop.New(loop.Options{Log: o.Log, StateDir: dir})
+	settings.Log = o.Log
+	l, err := loop.New(settings)
 	if err != nil {
 		return nil, err
 	}
@@ -217,7 +234,7 @@ func (s *shell) Done() <-chan struct{} { return s.loop.Done() }
 
 // CheckPolicy says what is wrong with the text of an exit policy.
 func CheckPolicy(text string) error {
-	_, err := directory.ParsePolicy(text)
+	_, err := parsePolicy(text)
 	return err
 }
 

@@ -10,13 +10,13 @@ import (
 // digits), "family:" and the id of a family, an address, or a prefix such as 192.0.2.0/24. An empty list is no
 // requirement. They hold always: what cannot be done within them fails.
 type Paths struct {
-	Exclude        []string `toml:"exclude,omitempty"` // anywhere
-	ExcludeGuards  []string `toml:"exclude_guards,omitempty"`
-	ExcludeMiddles []string `toml:"exclude_middles,omitempty"`
-	ExcludeExits   []string `toml:"exclude_exits,omitempty"`
-	Guards         []string `toml:"guards,omitempty"` // no others
-	Middles        []string `toml:"middles,omitempty"`
-	Exits          []string `toml:"exits,omitempty"`
+	Exclude        []string `toml:"exclude,omitempty" flag:"exclude" value:"RELAYS" help:"Never used."`
+	ExcludeGuards  []string `toml:"exclude_guards,omitempty" flag:"exclude-guards" value:"RELAYS" help:"Never used as the first of a circuit."`
+	ExcludeMiddles []string `toml:"exclude_middles,omitempty" flag:"exclude-middles" value:"RELAYS" help:"Never used in the middle."`
+	ExcludeExits   []string `toml:"exclude_exits,omitempty" flag:"exclude-exits" value:"RELAYS" help:"Never used as the last."`
+	Guards         []string `toml:"guards,omitempty" flag:"guards" value:"RELAYS" help:"Only these are used as the first of a circuit."`
+	Middles        []string `toml:"middles,omitempty" flag:"middles" value:"RELAYS" help:"Only these are used in the middle."`
+	Exits          []string `toml:"exits,omitempty" flag:"exits" value:"RELAYS" help:"Only these are used as the last."`
 }
 
 // lists are the settings by their names.

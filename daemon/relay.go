@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,11 @@ type Relay struct {
 	gossip   *gossip.Gossip
 	listener net.Listener
 	address  netip.AddrPort
+	notice   *http.Server // nil for none,
+	noticeAt net.Addr     // at this address
+
+	accounting accounting
+	learned    bool // the address is what others see
 
 	// What the loop knows of the keys: how they were when the links got their credentials, and when that was.
 	keys       *node.Keys
@@ -55,12 +61,19 @@ func StartAuthority(config AuthorityConfig, o Options) (*Relay, error) {
 	if o.Name == "" {
 		o.Name = "authority"
 	}
-	return startRelay(RelayConfig{
-		Network: config.Network, Dir: config.Dir, Listen: config.Listen, Address: config.Address,
-		MemoryMiB: config.MemoryMiB, LogLevel: config.LogLevel, TLSKeyLog: config.TLSKeyLog,
-		Metrics: config.Metrics, MetricsPublic: config.MetricsPublic, LogFormat: config.LogFormat, LogAddresses: config.LogAddresses,
-	}, o, true)
+	return startRelay(config.asRelay(), o, true)
 }
+
+// asRelay are the settings of an authority as those of a relay.
+func (c *AuthorityConfig) asRelay() RelayConfig {
+	return RelayConfig{
+		Network: c.Network, Dir: c.Dir, Listen: c.Listen, Address: c.Address,
+		MemoryMiB: c.MemoryMiB, LogLevel: c.LogLevel, TLSKeyLog: c.TLSKeyLog,
+		Metrics: c.Metrics, MetricsPublic: c.MetricsPublic, LogFormat: c.LogFormat, LogAddresses: c.LogAddresses,
+	}
+}
+
+var errServe = errors.New("serve is for test networks only")
 
 func startRelay(config RelayConfig, o Options, directoryOnly bool) (*Relay, error) {
 	what := "relay"
@@ -74,7 +87,7 @@ func startRelay(config RelayConfig, o Options, directoryOnly bool) (*Relay, erro
 	if directoryOnly && !HasKeys(config.Dir) {
 		return nil, fmt.Errorf("starting the authority: %s holds no keys: give the folder that 'cepa network new' made", config.Dir)
 	}
-	s, err := newShell(o, config.Network, config.Dir)
+	s, err := newShellWith(o, config.Network, config.outside())
 	if err != nil {
 		return nil, err
 	}
@@ -86,6 +99,9 @@ func startRelay(config RelayConfig, o Options, directoryOnly bool) (*Relay, erro
 		if r.gossip != nil {
 			r.gossip.Close()
 		}
+		if r.notice != nil {
+			r.notice.Close()
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		go s.loop.Run()
@@ -96,16 +112,19 @@ func startRelay(config RelayConfig, o Options, directoryOnly bool) (*Relay, erro
 }
 
 func (r *Relay) start(listen netip.AddrPort) error {
-	policy, err := directory.ParsePolicy(r.config.ExitPolicy)
-	if r.config.ExitPolicy == "" {
-		policy, err = directory.ParsePolicy("none")
-	}
-	if err != nil {
-		return fmt.Errorf("exit_policy: %w", err)
-	}
 	if len(r.config.Serve) > 0 && !r.network.Test {
-		return errors.New("serve is for test networks only")
+		return errServe
 	}
+	if err := r.accounting.load(r.loop.Env().Store, &r.config); err != nil {
+		return err
+	}
+	if until := r.accounting.note(0, 0, time.Now()); !until.IsZero() {
+		return &Hibernating{until}
+	}
+	if err := r.learn(listen); err != nil {
+		return err
+	}
+	var err error
 	r.listener, err = net.Listen("tcp", listen.String())
 	if err != nil {
 		return fmt.Errorf("opening the relay port: %w", err)
@@ -144,16 +163,16 @@ func (r *Relay) start(listen netip.AddrPort) error {
 	}
 	e.Dialer = r.links
 	carrier := &lateGossip{}
-	memberships, err := families(r.config.FamilyKeys, r.network.ID, keys.Identity())
+	live, err := r.live(&r.config)
 	if err != nil {
 		return err
 	}
 	r.node, err = node.NewRelay(node.RelayConfig{
-		Env: e, Network: r.network, Keys: keys, Addresses: []netip.AddrPort{r.address}, Policy: policy,
-		IPv6: hasIPv6(r.network.Test), MemoryBytes: r.config.MemoryMiB << 20, MaxLinks: r.capacity(), Bandwidth: uint64(r.config.BandwidthMiB) << 20,
-		Uplink:   int64(r.config.UplinkMbit) * (1e6 / 8),
+		Env: e, Network: r.network, Keys: keys, Addresses: []netip.AddrPort{r.address}, Policy: live.Policy,
+		IPv6: hasIPv6(r.network.Test), MemoryBytes: r.config.MemoryMiB << 20, MaxLinks: r.capacity(), Bandwidth: live.Bandwidth,
+		Uplink: live.Uplink, UplinkBurst: live.UplinkBurst, Exit: live.Exit,
 		Nickname: r.config.Nickname, Contact: r.config.Contact, Software: "cepa " + r.options.Version, DirectoryOnly: r.only,
-		Families:   memberships,
+		Families:   live.Families,
 		Undefended: r.options.Undefended, Gossip: carrier, OnConsensus: r.onConsensus, OnProgress: r.onProgress,
 	})
 	if err != nil {
@@ -163,7 +182,10 @@ func (r *Relay) start(listen netip.AddrPort) error {
 	if err := r.startGossip(carrier, keys.Identity()); err != nil {
 		return err
 	}
-	r.describe(keys.Identity(), !policy.IsEmpty())
+	r.describe(keys.Identity(), !live.Policy.IsEmpty())
+	if err := r.serveNotice(); err != nil {
+		return err
+	}
 	if r.control, err = control.Listen(r.config.Dir, r); err != nil {
 		return err
 	}
@@ -173,6 +195,7 @@ func (r *Relay) start(listen netip.AddrPort) error {
 	go r.loop.Run()
 	go func() { _ = r.links.Serve(r.listener) }() // ends with links.Close
 	r.loop.Post(r.node.Start)
+	r.loop.Post(func() { r.account(0) })
 	r.renewLater()
 	return nil
 }
@@ -230,6 +253,21 @@ func (r *Relay) announced(bound netip.AddrPort) (netip.AddrPort, error) {
 		return a, fmt.Errorf("%s %s is not a public address: others cannot reach the relay there; set --address IP:PORT to the one that they can", from, a)
 	}
 	return a, nil
+}
+
+// learn sets the address of a relay that is to find it out.
+func (r *Relay) learn(listen netip.AddrPort) error {
+	if r.config.Address != AutoAddress {
+		return nil
+	}
+	r.onProgress(0, "finding out this relay's address", "the authorities to say at which they see it")
+	a, err := LearnAddress(r.options.starting(), r.network, listen.Addr().Unmap().Is4())
+	if err != nil {
+		return err
+	}
+	r.config.Address, r.learned = netip.AddrPortFrom(a, listen.Port()).String(), true
+	r.options.Log.Info("others see this relay at", "address", r.config.Address)
+	return nil
 }
 
 // credentials are what this process shows on links: a link key of its own.
@@ -353,6 +391,10 @@ func (r *Relay) Stop(ctx context.Context) {
 	if r.listener != nil {
 		_ = r.listener.Close()
 	}
+	if r.notice != nil {
+		_ = r.notice.Close()
+	}
+	r.loop.Post(r.saveAccounting)
 	left := make(chan struct{})
 	if r.loop.Post(func() { r.node.Leave(func() { close(left) }) }) {
 		select {

@@ -31,6 +31,8 @@ type Config struct {
 	// Uplink is the rate in bytes a second, headers of TCP and IP included, of the way out that all links share. Then
 	// cells of circuits take turns over all links, and 97 % of it go out. 0: it is not known.
 	Uplink int64
+	// UplinkBurst is how much of the rate, as a time, may go at once after a pause; at least 4 ms.
+	UplinkBurst time.Duration
 	// Listed says whether the consensus lists a relay. One that it does not counts with the
 	// clients: anybody can make identities. Nil when no relay is listed.
 	Listed func(cert.Identity) bool
@@ -146,7 +148,7 @@ func NewLinks(cfg Config) *Links {
 		guests: share{kind: guestShare}, all: share{kind: allShare},
 		pairs: make([]cell.CreditPair, 0, cell.MaxCreditPairs),
 	}
-	ls.uplink = newUplink(cfg.Uplink)
+	ls.uplink = newUplink(cfg.Uplink, cfg.UplinkBurst)
 	ls.budget.reserve = cfg.Limits.Reserve * cell.Size
 	ls.budget.kick = ls.poke
 	ls.budget.register(ls)

@@ -17,6 +17,7 @@ import (
 //	sparse   links take turns, of one cell
 //	active   links take turns, each of one cell of every circuit: see round
 type uplink struct {
+	burst   time.Duration // of the rate may go at once
 	cell    time.Duration // that a cell takes, headers included; 0: not known, and every link sends what it takes
 	through env.Mono      // when all that went out is; a cell may go when that is past
 	round   int           // a circuit has a turn in every round: in its own next one, Leg.round
@@ -29,7 +30,7 @@ type uplink struct {
 
 const (
 	uplinkPercent = 97                    // of the rate is what goes out
-	uplinkBurst   = 4 * time.Millisecond  // of it may go at once,
+	uplinkBurst   = 4 * time.Millisecond  // of it may go at once, if nothing else is said,
 	uplinkDebt    = 20 * time.Millisecond // or have gone before its time, as cells of the links themselves do
 	uplinkWake    = time.Millisecond      // of it is worth an event
 	// wireCell is a cell with its share of headers: 52 bytes for 1,448 of TCP and IP, 22 for 8 cells of TLS.
@@ -38,11 +39,33 @@ const (
 
 // newUplink is one of so many bytes a second; 0 is not known. It counts in whole nanoseconds, so that a simulation is
 // the same on every machine.
-func newUplink(rate int64) uplink {
+func newUplink(rate int64, burst time.Duration) uplink {
 	if rate <= 0 {
 		return uplink{}
 	}
-	return uplink{cell: max(1, wireCell*100/uplinkPercent*time.Second/time.Duration(rate))}
+	return uplink{cell: cellTime(rate), burst: max(burst, uplinkBurst)}
+}
+
+func cellTime(rate int64) time.Duration {
+	return max(1, wireCell*100/uplinkPercent*time.Second/time.Duration(rate))
+}
+
+// SetUplink changes the rate that Config.Uplink gave, in bytes a second, and its burst. It reports false, and changes
+// nothing, if one of the two rates is not known: queues are kept in another way then.
+func (ls *Links) SetUplink(rate int64, burst time.Duration) bool {
+	u := &ls.uplink
+	if u.known() != (rate > 0) {
+		return false
+	}
+	if !u.known() {
+		return true
+	}
+	ls.enter()
+	now := ls.clock.Now()
+	u.cell, u.burst = cellTime(rate), max(burst, uplinkBurst)
+	u.through = min(max(u.through, now.Add(-u.burst)), now.Add(uplinkDebt)) // debts of the old rate are forgiven
+	ls.leave()
+	return true
 }
 
 // known reports whether the rate is, so that cells of circuits are sent by share alone.
@@ -51,7 +74,7 @@ func (u *uplink) known() bool { return u.cell > 0 }
 // spend is for a cell that goes out.
 func (u *uplink) spend(now env.Mono) {
 	if u.known() {
-		u.through = min(max(u.through, now.Add(-uplinkBurst)).Add(u.cell), now.Add(uplinkDebt+u.cell))
+		u.through = min(max(u.through, now.Add(-u.burst)).Add(u.cell), now.Add(uplinkDebt+u.cell))
 	}
 }
 

@@ -269,3 +269,29 @@ func TestLinkThatEndsHasNoTurn(t *testing.T) {
 		t.Error("links that are closed have turns")
 	}
 }
+
+// TestSetUplink: another rate holds at once, with its burst after a pause; from or to an unknown one is refused.
+func TestSetUplink(t *testing.T) {
+	t.Parallel()
+	c := newSharers(t, 4, 4)
+	const rate, burst = sharedRate / 4, 200 * time.Millisecond
+	if c.n.links.SetUplink(0, 0) {
+		t.Error("the rate was forgotten")
+	}
+	if !c.n.links.SetUplink(rate, burst) {
+		t.Fatal("a known rate could not be changed")
+	}
+	c.w.run(time.Second) // a pause, in which the burst comes together
+	c.count(t)
+	c.reset()
+	for i, legs := range c.legs {
+		for j := range legs {
+			c.send(i, j, 1<<20)
+		}
+	}
+	c.pass(t, 2*time.Second, nil)
+	want := uplinkPercent * rate / 100.0 / wireCell * (2 + burst.Seconds())
+	if got := float64(c.all); math.Abs(got-want) > 0.02*want {
+		t.Errorf("%.0f cells in two seconds, want %.0f", got, want)
+	}
+}

@@ -62,7 +62,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	cfg.Network = directory.NewestNetwork(cfg.Env.Store, cfg.Env.Log, cfg.Network)
 	c := &Client{cfg: cfg, env: cfg.Env, budget: flow.NewBudget(cfg.MemoryBytes)}
 	c.budget.Seed(cfg.Defect)
-	c.links = newLinks(cfg.Env, cfg.Network, c.budget, &c.stats, c, nil, 0, 0)
+	c.links = newLinks(cfg.Env, cfg.Network, c.budget, &c.stats, c, nil, 0, 0, 0)
 	c.fetch = circuit.NewDirectory(circuit.DirectoryConfig{
 		Env: cfg.Env, Links: c.links, NetworkID: cfg.Network.ID, Budget: c.budget, FlowStats: &c.stats, Crypto: cfg.Crypto,
 		Limits: circuit.DefaultDirectoryLimits(),
@@ -91,7 +91,7 @@ func (c *Client) onConsensus(consensus *directory.Consensus) {
 }
 
 // newLinks is the set of links of a node, with the network's keepalive.
-func newLinks(e env.Env, network *directory.Network, budget *flow.Budget, stats *flow.Stats, h flow.NodeHandler, listed func(cert.Identity) bool, maxLinks int, uplink int64) *flow.Links {
+func newLinks(e env.Env, network *directory.Network, budget *flow.Budget, stats *flow.Stats, h flow.NodeHandler, listed func(cert.Identity) bool, maxLinks int, uplink int64, burst time.Duration) *flow.Links {
 	keepalive := network.Keepalive()
 	limits := flow.DefaultLimits()
 	if maxLinks > 0 {
@@ -101,7 +101,7 @@ func newLinks(e env.Env, network *directory.Network, budget *flow.Budget, stats 
 	return flow.NewLinks(flow.Config{
 		Env: e, Self: selfOf(h), Budget: budget, Limits: limits,
 		Keepalive: keepalive, Dead: keepalive * 14 / 5, IdleKeepalive: network.IdleKeepalive(), Handler: h, Stats: stats, Listed: listed,
-		Uplink: uplink,
+		Uplink: uplink, UplinkBurst: burst,
 	})
 }
 

@@ -29,6 +29,7 @@ type RelayConfig struct {
 	MaxLinks    int              // open links; 0 is flow's default
 	Bandwidth   uint64           // bytes a second that the relay claims; 0 is no statement
 	Uplink      int64            // bytes a second that its way out takes, headers of IP included; 0 is not known
+	UplinkBurst time.Duration    // of it that may go at once after a pause
 	Nickname    string
 	Contact     string
 	Families    []cert.Membership // at most 4
@@ -44,6 +45,7 @@ type RelayConfig struct {
 	OnProgress func(percent int, doing, waiting string)
 	// Directory wraps who answers directory requests, in the relays of the attack suite; nil in the daemon.
 	Directory  func(relay.Directory) relay.Directory
+	Exit       relay.ExitLimits     // of connections; the zero value is none
 	Undefended directory.Undefended // zero but in the attack suite
 	Defect     Defect               // zero but in tests of checkers
 	// Crypto replaces the cryptography of circuits, in a simulation; nil in the daemon.
@@ -80,6 +82,11 @@ type Relay struct {
 	listed    bool
 	sightings sightings // what neighbours say of this node's address
 	stopped   bool
+	began     env.Mono
+	observed  Observed
+	visited   bool // another node has come to this one
+	left      bool // the authorities have been told
+	warned    bool // of the address, in the log
 }
 
 // NewRelay makes a relay. It does nothing until Start.
@@ -90,7 +97,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	cfg.Network = directory.NewestNetwork(cfg.Env.Store, cfg.Env.Log, cfg.Network)
 	r := &Relay{cfg: cfg, env: cfg.Env, budget: flow.NewBudget(cfg.MemoryBytes)}
 	r.budget.Seed(cfg.Defect)
-	r.links = newLinks(cfg.Env, cfg.Network, r.budget, &r.stats, r, r.vouchedFor, cfg.MaxLinks, cfg.Uplink)
+	r.links = newLinks(cfg.Env, cfg.Network, r.budget, &r.stats, r, r.vouchedFor, cfg.MaxLinks, cfg.Uplink, cfg.UplinkBurst)
 	r.fetch = circuit.NewDirectory(circuit.DirectoryConfig{
 		Env: cfg.Env, Links: r.links, NetworkID: cfg.Network.ID, Budget: r.budget, FlowStats: &r.stats, Crypto: r.cfg.Crypto,
 		Limits: circuit.DefaultDirectoryLimits(),
@@ -130,9 +137,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 		Addresses:    cfg.Addresses, DirectoryOnly: cfg.DirectoryOnly, Test: cfg.Network.Test, IPv6: cfg.IPv6,
 		Limits: relay.DefaultLimits(),
 	}
-	if !cfg.Policy.IsEmpty() && !cfg.DirectoryOnly {
-		rc.Policy = &cfg.Policy
-	}
+	rc.Policy, rc.Limits.Exit = r.exitPolicy(), cfg.Exit
 	if cfg.Directory != nil {
 		rc.Directory = cfg.Directory(rc.Directory)
 	}
@@ -206,6 +211,7 @@ func (r *Relay) KeysChanged() { r.agent.Update() }
 
 // Start begins to bootstrap and to serve.
 func (r *Relay) Start() {
+	r.began = r.env.Clock.Now()
 	r.agent.Start()
 	r.follower.Start()
 	if r.authority != nil {
@@ -250,6 +256,10 @@ func (r *Relay) progress(percent int, doing, waiting string) {
 }
 
 func (r *Relay) onConsensus(c *directory.Consensus) {
+	if w := r.addressWarning(); w != "" && !r.cfg.DirectoryOnly && !r.warned {
+		r.warned = true // a status repeats it
+		r.env.Log.Warn(w)
+	}
 	r.agent.OnConsensus(c)
 	if r.cfg.OnConsensus != nil {
 		r.cfg.OnConsensus(c)
@@ -263,6 +273,7 @@ func (r *Relay) onConsensus(c *directory.Consensus) {
 	switch {
 	case listed && !r.listed:
 		r.cfg.OnProgress(100, fmt.Sprintf("ready: serving at %s, and the consensus lists this relay", r.cfg.Addresses[0]), "")
+	case !listed && r.left: // as it asked for
 	case !listed && r.listed:
 		r.env.Log.Warn("the consensus no longer lists this relay")
 		r.cfg.OnProgress(95, "serving, but not listed", "the authorities to list this relay again")
@@ -286,16 +297,27 @@ func (r *Relay) onNetwork(n *directory.Network) {
 	}
 }
 
-// Warnings are what a person should know of the directory, in short lines. They are asked for on the loop.
+// Warnings are what a person should know of the directory and of the relay's own address, in short lines. They are asked for on the loop.
 func (r *Relay) Warnings() []string {
-	return append(r.follower.Warnings(), r.sightings.warning(r.cfg.Addresses)...)
+	list := r.follower.Warnings()
+	if w := r.addressWarning(); w != "" && !r.cfg.DirectoryOnly {
+		list = append(list, w)
+	}
+	return list
 }
 
 // stopGrace is how long the authorities may take to hear that the relay leaves.
 const stopGrace = 500 * time.Millisecond
 
 // Leave tells the authorities that the relay goes away, then calls done; Stop follows.
-func (r *Relay) Leave(done func()) { r.agent.Leave(stopGrace, done) }
+func (r *Relay) Leave(done func()) {
+	if r.left {
+		r.env.Clock.AfterFunc(0, done)
+		return
+	}
+	r.left = true
+	r.agent.Leave(stopGrace, done)
+}
 
 // Stop closes everything; nothing more is heard from the relay.
 func (r *Relay) Stop() {
@@ -379,6 +401,8 @@ func (r *Relay) OnLink(l *flow.Link) {
 	}
 	r.follower.OnPeerTime(p.Identity, p.Skew)
 	r.sightings.add(p)
+	r.observed.Note(p)
+	r.visited = r.visited || !p.Dialled
 	if r.authority != nil {
 		r.authority.LinkUp(p)
 	}

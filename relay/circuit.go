@@ -10,6 +10,7 @@ import (
 	"cepa/env"
 	"cepa/flow"
 	"cepa/ipaddr"
+	"cepa/limit"
 	"cepa/onion"
 )
 
@@ -35,8 +36,11 @@ type circuit struct {
 	extend  *extension // the one EXTEND outstanding
 	middle  bool       // CREATED came from the next hop
 	dead    bool
-	dials   int // look-ups and connection attempts under way
-	exits   int // streams of this circuit in the exit's hands
+	dials   int          // look-ups and connection attempts under way
+	exits   int          // streams of this circuit in the exit's hands
+	conns   int          // of these, with a connection that is open or being opened
+	begun   limit.Bucket // of new connections,
+	rated   bool         // once there was one
 }
 
 // extension is one EXTEND on its way. Its callbacks compare it with circuit.extend, so that
@@ -77,6 +81,9 @@ func (c *circuit) becomeDead(reason cell.Reason) {
 		return
 	}
 	c.dead = true
+	if c.middle {
+		c.relay.middles--
+	}
 	if c.crypto != nil {
 		c.relay.stats.Circuits--
 		c.crypto.Erase()
@@ -181,6 +188,7 @@ func (n *nextLeg) OnCreated(created cell.Create) {
 		return
 	}
 	c.middle = true
+	c.relay.middles++
 	c.mux.Control(cell.MessageExtended, data)
 }
 

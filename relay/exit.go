@@ -68,9 +68,11 @@ type exit struct {
 	port      uint16
 	addresses []netip.AddrPort // still to be tried
 	deadline  env.Mono
-	failure   cell.Reason // of the last address tried
-	attempt   *attempt    // the last to connect
-	open      bool        // counted in ExitStreams
+	failure   cell.Reason    // of the last address tried
+	attempt   *attempt       // the last to connect
+	open      bool           // counted in ExitStreams
+	held      bool           // counted in exitCounts,
+	to        netip.AddrPort // for this destination
 	over      bool
 }
 
@@ -88,6 +90,7 @@ func (x *exit) finish() {
 	if at := x.attempt; at != nil && !at.gone { // the connection that nobody wants any more
 		at.cancel()
 	}
+	x.release()
 	x.c.exits--
 	if x.open {
 		x.c.relay.stats.ExitStreams--
@@ -226,6 +229,10 @@ func (c *circuit) onBegin(s *flow.Stream, data []byte) {
 func (x *exit) begin(b cell.Begin) {
 	r := x.c.relay
 	x.port = b.Port
+	if !x.mayBegin() {
+		x.limited()
+		return
+	}
 	if b.Address.IsIP() {
 		x.connect([]netip.Addr{b.Address.IP}, cell.AllowIPv4|cell.AllowIPv6) // flags are for names
 		return
@@ -321,6 +328,10 @@ func (x *exit) tryNext() {
 	to := x.addresses[0]
 	x.addresses = x.addresses[1:]
 	timeout := min(r.cfg.Limits.ConnectTimeout, left/time.Duration(len(x.addresses)+1)+time.Second)
+	if !x.hold(to) {
+		x.limited()
+		return
+	}
 	at, ok := x.outside()
 	if !ok {
 		return
@@ -334,6 +345,7 @@ func (x *exit) tryNext() {
 		}
 		if err != nil {
 			x.failure = connectReason(err)
+			x.release()
 			x.tryNext()
 			return nil
 		}

@@ -97,6 +97,7 @@ type Limits struct {
 	AnswerTime        time.Duration // without the client taking any of the answer
 	Dials             int           // look-ups and connection attempts of the exit at once; a previous hop gets a quarter
 	CircuitDials      int           // of these, for one circuit
+	Exit              ExitLimits    // of connections; the zero value is none
 }
 
 // DefaultLimits fit a relay on one or two cores.
@@ -148,6 +149,7 @@ type Stats struct {
 	ExitTimeout     uint64
 	ExitResource    uint64 // a limit of the relay
 	ExitOther       uint64
+	ExitLimited     uint64 // streams refused by a limit of the settings; of ExitResource
 	Resolves        uint64
 	DirRequests     uint64
 	DialsGivenUp    uint64 // connection attempts that made room for others
@@ -171,6 +173,9 @@ type Relay struct {
 	dials     int            // look-ups and connection attempts under way
 	dialsFrom map[string]int // of these, by previous hop
 	attempts  []*attempt     // of these, the connection attempts that can be given up, oldest first
+	exits     exitCounts
+	draining  bool  // no new circuits
+	middles   int64 // circuits that go on from here to another relay
 }
 
 // New makes a Relay. It does nothing until OnCreate is called.
@@ -189,6 +194,7 @@ func New(cfg Config) *Relay {
 		waitFrom:  make(map[string]int),
 		unknowns:  limit.NewBuckets(l.UnknownRate, l.UnknownBurst, maxBuckets),
 		dialsFrom: make(map[string]int),
+		exits:     newExitCounts(l.Exit),
 	}
 }
 
@@ -222,6 +228,10 @@ func (r *Relay) Stats() Stats { return r.stats }
 func (r *Relay) OnCreate(leg *flow.Leg, create cell.Create) {
 	from, listed := r.neighbour(leg.Link().Peer())
 	switch {
+	case r.draining:
+		r.stats.Refused++
+		leg.Destroy(cell.ReasonShutdown)
+		return
 	case create.Type != ntor.HandshakeType:
 		r.stats.Refused++
 		r.stats.RefusedType++

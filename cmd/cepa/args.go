@@ -29,6 +29,9 @@ func reorder(app *cli.App, args []string) ([]string, error) {
 			continue
 		}
 		i := slices.IndexFunc(commands, func(c *cli.Command) bool { return c.HasName(word) })
+		if i < 0 && path == "cepa relay" {
+			return nil, usagef("'cepa relay' takes no argument %q%s; see 'cepa relay --help'", word, didYouMean(word, []string{"setup"}))
+		}
 		if i < 0 {
 			var names []string
 			for _, c := range commands {

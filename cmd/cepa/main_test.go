@@ -41,7 +41,7 @@ func TestReorder(t *testing.T) {
 		{"demo -", "demo -- -"},
 		{"demo --self-test --help", "demo --self-test --help"},
 		{"relay --network a --dir b", "relay --network a --dir b"},
-		{"relay surplus --dir b", "relay --dir b -- surplus"},
+		{"client surplus --dir b", "client --dir b -- surplus"},
 		{"relay --contact --dir", "relay --contact --dir"},
 		{"client --config c.toml", "client --config c.toml"},
 		{"client surplus --socks=127.0.0.1:1", "client --socks=127.0.0.1:1 -- surplus"},
