@@ -129,6 +129,7 @@ func relayFamilies() []family {
 			"relay_exit_unreachable", "unreachable", "relay_exit_timeout", "timeout", "relay_exit_resource", "resource", "relay_exit_other", "other"),
 		total("cepa_exit_lookups_total", "relay_resolves", "Look-ups of names that clients asked for by themselves."),
 		total("cepa_exit_dials_given_up_total", "relay_dials_given_up", "Attempts to connect to destinations that made room for others."),
+		total("cepa_exit_streams_limited_total", "relay_exit_limited", "Exit streams refused by a limit of the settings; they are among those with the result resource."),
 		by(total("cepa_exit_bytes_total", "", "Bytes from (in) and to (out) destinations."), "direction", "relay_exit_bytes_in", "in", "relay_exit_bytes_out", "out"),
 		total("cepa_relay_directory_requests_total", "relay_dir_requests", "Directory requests that came over circuits."),
 		total("cepa_speed_tests_total", "speed_test_given", "Answers to measurements of this relay's speed."),

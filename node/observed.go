@@ -1,10 +1,8 @@
 package node
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"cepa/cert"
 	"cepa/env"
@@ -20,7 +18,7 @@ type sighting struct {
 }
 
 // sightings are what the last relays with a link said (docs/protocol.md, section "Link"). A relay can lie, so nothing
-// is done upon them but to tell the operator.
+// is done upon them but to tell the operator; see Observed for what decides.
 type sightings struct {
 	last    []sighting
 	inbound uint64 // links that relays opened to this node
@@ -62,23 +60,4 @@ func compare(at netip.Addr, announced []netip.AddrPort) (family, same bool) {
 		same = same || ip == at
 	}
 	return family, same
-}
-
-// warning is what an operator should know when at least two neighbours, and more than half, see the node elsewhere.
-func (s *sightings) warning(announced []netip.AddrPort) []string {
-	here, elsewhere := s.count(announced)
-	if elsewhere < 2 || elsewhere <= here {
-		return nil
-	}
-	var seen []string
-	for _, o := range s.last {
-		if known, same := compare(o.at, announced); known && !same && !slices.Contains(seen, o.at.String()) {
-			seen = append(seen, o.at.String())
-		}
-	}
-	const most = 3
-	slices.Sort(seen)
-	seen = seen[:min(len(seen), most)]
-	return []string{fmt.Sprintf("%d of %d relays see this node at %s and not at the address that it announces: if the address has changed, set the new one (address in the settings) and restart; behind NAT, set the address of the router",
-		elsewhere, here+elsewhere, strings.Join(seen, ", "))}
 }
