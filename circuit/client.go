@@ -34,8 +34,10 @@ type Config struct {
 	// is nobody's fault beyond this machine and its settings, and nil when it is over. It may be nil.
 	OnTrouble func(error)
 	// OnCircuit hears of each step in the life of each circuit, inside the event in which it happens: it
-	// calls nothing of the Client. It may be nil, and is in the daemon.
+	// calls nothing of the Client. It may be nil.
 	OnCircuit func(Event)
+	// OnStream hears of each step of each request of an application, as OnCircuit does of circuits. It may be nil.
+	OnStream func(StreamInfo)
 	// Crypto is the cryptography of circuits; nil is onion.Real.
 	Crypto onion.Suite
 	Limits Limits
@@ -152,6 +154,7 @@ type Client struct {
 	doubts   []doubt    // in order of their ends
 	outlooks []*outlook // of the guards in use, until something changes
 	nextID   uint64
+	nextAsk  uint64         // of a request
 	failures int            // builds in a row
 	pause    env.Mono       // no build before
 	trouble  error          // the last that kept a circuit from being built
@@ -222,9 +225,10 @@ type Info struct {
 	Path    []cert.Identity // guard first
 	Hops    int             // that are part of it yet
 	Open    bool
-	Clean   bool // no stream has used it yet
-	Retired bool // takes no new streams
-	Suspect bool // takes none until it is heard of again
+	Clean   bool   // no stream has used it yet
+	Retired bool   // takes no new streams
+	Suspect bool   // takes none until it is heard of again
+	Key     string // the isolation key, unless Clean
 	Streams int
 	Age     time.Duration
 }
@@ -236,7 +240,7 @@ func (c *Client) Circuits() []Info {
 	for _, p := range c.circuits {
 		info := Info{
 			ID: p.id, Hops: len(p.circuit.layers), Open: p.open, Clean: !p.keyed, Retired: p.retired,
-			Suspect: p.suspect, Streams: p.live, Age: now.Sub(p.circuit.began),
+			Suspect: p.suspect, Key: p.key, Streams: p.live, Age: now.Sub(p.circuit.began),
 		}
 		for _, r := range p.path {
 			info.Path = append(info.Path, r.identity)

@@ -41,6 +41,8 @@ type ResolveRequest struct {
 // the Conn's events go to the Handle for all of its life.
 type Handle struct {
 	client  *Client
+	id      uint64
+	began   env.Mono
 	command cell.MessageCommand
 	data    []byte
 	address cell.Address
@@ -99,6 +101,7 @@ func (c *Client) Open(r Request, conn env.Conn, done func(Result, error)) *Handl
 		c.stats.Connected++
 		c.stats.Streams++
 		h.stream, h.carrier = a.stream, a
+		h.tell(StreamOpen, nil)
 		done(Result{IP: connected.IP, Circuit: a.p.id}, nil)
 		h.join()
 	}
@@ -196,6 +199,9 @@ func (h *Handle) begin(err error) {
 	c.stats.Requests++
 	c.requests++
 	c.live = append(c.live, h)
+	c.nextAsk++
+	h.id, h.began = c.nextAsk, c.env.Clock.Now()
+	h.tell(StreamWaiting, nil)
 	var refused *Error
 	switch {
 	case c.closed:
@@ -257,6 +263,7 @@ func (a *attempt) begin(p *pooled) bool {
 	}
 	p.tell(StageUsed, failure{})
 	a.p, a.stream, a.since = p, s, now
+	h.tell(StreamAsked, nil)
 	c.guards.confirm(p.guard)
 	a.stall = c.env.Clock.AfterFunc(c.times.stall(), a.onStall)
 	return true
@@ -350,6 +357,7 @@ func (h *Handle) fail(e *Error) {
 	h.settle()
 	h.client.requests--
 	h.client.stats.Refused++
+	h.tell(StreamFailed, e)
 	h.lost(e)
 }
 
@@ -397,6 +405,7 @@ func (h *Handle) Cancel() {
 	if !h.over {
 		h.settle()
 		h.client.requests--
+		h.tell(StreamOver, nil)
 	} else if a := h.carrier; a != nil {
 		h.ended(a)
 		a.stream.End(cell.ReasonReset)
@@ -405,6 +414,7 @@ func (h *Handle) Cancel() {
 
 // ended counts a stream that was connected as over.
 func (h *Handle) ended(a *attempt) {
+	h.tell(StreamOver, nil)
 	h.carrier = nil
 	if h.command == cell.MessageBegin {
 		h.client.stats.Streams--
@@ -444,6 +454,7 @@ func (a *attempt) win(data []byte) {
 	}
 	if h.command == cell.MessageResolve {
 		a.leave()
+		h.tell(StreamOver, nil)
 	}
 	h.won(a, data)
 }

@@ -1,82 +1,48 @@
-// Package control is the local API of a running node: HTTP with JSON over a Unix socket in
-// the node's state directory, readable by its user alone. Version 1 has
+// Package control is the local API of a running node: HTTP with JSON over a Unix socket in the node's state directory,
+// for its user alone, and where the settings say so on a loopback port, with a token. What there is to ask is in
+// openapi.json, which the node also serves (GET /v1/openapi.json), and in docs/control.md; Client asks it from Go.
+// Within version 1 nothing is taken away and no meaning changes; fields and paths may be added.
 //
-//	GET /v1/status     what the node is and how far it has come, for people and programs
-//	GET /v1/counters   one flat object of counters and gauges, name to integer
-//	POST /v1/keys      the files of keys have changed: look at them now; of nodes that have keys
-//
-// The package does not know what a node is: the daemon gives it a Source. It is a shell;
-// a Source is called from many goroutines at once.
+// The package does not know what a node is: the daemon gives it a Source, and publishes what happens to the Source's
+// Hub. It is a shell; a Source is called from many goroutines at once.
 package control
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/net/netutil"
 )
 
-// Status is what a node tells of itself.
-type Status struct {
-	Name    string `json:"name"`
-	Role    string `json:"role"`     // client, relay or authority
-	Version string `json:"version"`  // of the program
-	Network string `json:"network"`  // name of the network
-	ID      string `json:"identity"` // of a relay, 64 hexadecimal digits
-	Address string `json:"address"`  // where it serves: SOCKS port or relay port
-	Percent int    `json:"percent"`  // of bootstrapping; 100 is ready
-	Doing   string `json:"doing"`    // what it does now
-	Waiting string `json:"waiting"`  // what it waits for; empty when it waits for nothing
-	Exit    bool   `json:"exit"`     // a relay with an exit policy that lets something through
-	Pid     int    `json:"pid"`
-	Uptime  int64  `json:"uptime_seconds"`
-	// Consensus is the one in use; nil when there is none.
-	Consensus *Consensus `json:"consensus,omitempty"`
-	// Outside is where relays say that they see this client, the latest first; none of its own requests finds it out.
-	Outside []string `json:"outside,omitempty"`
-	// Warnings are what a person should know and perhaps do something about.
-	Warnings []string `json:"warnings,omitempty"`
-}
-
-// Consensus is what a status says of the consensus in use.
-type Consensus struct {
-	ValidAfter time.Time `json:"valid_after"`
-	FreshUntil time.Time `json:"fresh_until"`
-	ValidUntil time.Time `json:"valid_until"`
-	Digest     string    `json:"digest"`
-	Relays     int       `json:"relays"`
-	Signatures int       `json:"signatures"` // of authorities
-}
-
-// Source is the node behind the API. Both methods may be called at any time until Close.
-type Source interface {
-	Status(ctx context.Context) (Status, error)
-	Counters(ctx context.Context) (map[string]int64, error)
-}
-
-// KeyKeeper is a Source that has keys.
-type KeyKeeper interface {
-	// RefreshKeys looks at the files of keys in the node's folder.
-	RefreshKeys(ctx context.Context) error
+// Options are what a Server is made of.
+type Options struct {
+	Dir    string // the node's state directory
+	Source Source
+	// Listen is a loopback address and port to serve on too, with a token; the zero value is none.
+	Listen netip.AddrPort
 }
 
 // Server is the listening side.
 type Server struct {
-	http    *http.Server
-	path    string
-	pointer string
+	servers []*http.Server
+	remove  []string
+	address netip.AddrPort
+	quit    chan struct{}
 	done    chan struct{}
+	running int
+	ended   chan struct{}
+	once    sync.Once
 }
 
 const (
@@ -87,145 +53,126 @@ const (
 	maxSocketPath = 103
 	// answerTimeout bounds one request, also when the node's loop is busy.
 	answerTimeout = 5 * time.Second
+	// maxConns bounds the connections of each listener.
+	maxConns = 64
 )
 
-// Listen opens the socket in dir (replacing one that nobody answers on) and serves src.
-// When dir is too long a path for a Unix socket, the socket is in the system's folder for
-// temporary files and dir/control.path names it.
+// Listen is Start on the Unix socket alone.
 func Listen(dir string, src Source) (*Server, error) {
-	s := &Server{path: filepath.Join(dir, socketName), done: make(chan struct{})}
-	if len(s.path) > maxSocketPath {
-		sum := sha256.Sum256([]byte(dir))
-		s.path = filepath.Join(os.TempDir(), "cepa-"+hex.EncodeToString(sum[:8])+".sock")
-		s.pointer = filepath.Join(dir, pointerName)
-	}
-	if c, err := net.DialTimeout("unix", s.path, time.Second); err == nil {
-		c.Close()
-		return nil, fmt.Errorf("opening the control socket: another node answers on %s", s.path)
-	}
-	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("opening the control socket: %w", err)
-	}
-	ln, err := net.Listen("unix", s.path)
+	return Start(Options{Dir: dir, Source: src})
+}
+
+// Start opens the socket in the directory (replacing one that nobody answers on), and the port if there is to be one,
+// and serves. When the directory is too long a path for a Unix socket, the socket is in the system's folder for
+// temporary files and control.path in the directory names it.
+func Start(o Options) (*Server, error) {
+	s := &Server{quit: make(chan struct{}), done: make(chan struct{}), ended: make(chan struct{}, 2)}
+	ln, err := s.openSocket(o.Dir)
 	if err != nil {
-		return nil, fmt.Errorf("opening the control socket: %w", err)
+		return nil, err
 	}
-	if err := os.Chmod(s.path, 0o600); err != nil && runtime.GOOS != "windows" {
-		ln.Close()
-		return nil, fmt.Errorf("opening the control socket: %w", err)
-	}
-	if s.pointer != "" {
-		if err := os.WriteFile(s.pointer, []byte(s.path+"\n"), 0o600); err != nil {
-			ln.Close()
-			return nil, fmt.Errorf("opening the control socket: %w", err)
+	api := handler(o.Source)
+	s.serve(ln, api)
+	if o.Listen.IsValid() {
+		if err := s.startPort(o, api); err != nil {
+			close(s.done) // no sampler
+			_ = s.Close()
+			return nil, err
 		}
 	}
-	s.http = &http.Server{
-		Handler:           handler(src),
-		ReadHeaderTimeout: answerTimeout,
-		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    8 << 10,
+	if n, ok := o.Source.(Node); ok {
+		go s.sample(n)
+	} else {
+		close(s.done)
 	}
-	go func() {
-		defer close(s.done)
-		_ = s.http.Serve(ln) // ends with Close
-	}()
 	return s, nil
 }
 
-// Close stops serving and removes the socket.
-func (s *Server) Close() error {
-	err := s.http.Close()
-	<-s.done
-	_ = os.Remove(s.path)
-	if s.pointer != "" {
-		_ = os.Remove(s.pointer)
+func (s *Server) openSocket(dir string) (net.Listener, error) {
+	path, pointer := filepath.Join(dir, socketName), ""
+	if len(path) > maxSocketPath {
+		sum := sha256.Sum256([]byte(dir))
+		path = filepath.Join(os.TempDir(), "cepa-"+hex.EncodeToString(sum[:8])+".sock")
+		pointer = filepath.Join(dir, pointerName)
 	}
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("opening the control socket: another node answers on %s", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("opening the control socket: %w", err)
+	}
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("opening the control socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil && runtime.GOOS != "windows" {
+		ln.Close()
+		return nil, fmt.Errorf("opening the control socket: %w", err)
+	}
+	s.remove = append(s.remove, path)
+	if pointer != "" {
+		if err := os.WriteFile(pointer, []byte(path+"\n"), 0o600); err != nil {
+			ln.Close()
+			return nil, fmt.Errorf("opening the control socket: %w", err)
+		}
+		s.remove = append(s.remove, pointer)
+	}
+	return ln, nil
+}
+
+// serve answers on a listener until Close.
+func (s *Server) serve(ln net.Listener, h http.Handler) {
+	server := &http.Server{
+		Handler: h, ReadHeaderTimeout: answerTimeout, ReadTimeout: 2 * answerTimeout, WriteTimeout: 4 * answerTimeout,
+		IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
+	}
+	s.servers = append(s.servers, server)
+	s.running++
+	go func() {
+		_ = server.Serve(netutil.LimitListener(ln, maxConns)) // ends with Close
+		s.ended <- struct{}{}
+	}()
+}
+
+// sample notes each second what the node has carried.
+func (s *Server) sample(n Node) {
+	defer close(s.done)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	hub := n.Hub()
+	for {
+		received, sent := n.Traffic()
+		hub.sample(time.Now(), received, sent)
+		select {
+		case <-tick.C:
+		case <-s.quit:
+			return
+		}
+	}
+}
+
+// Address is where the port is; the zero AddrPort when there is none.
+func (s *Server) Address() netip.AddrPort { return s.address }
+
+// Close stops serving and removes the socket, and the token of the port. A second call waits for the first.
+func (s *Server) Close() (err error) {
+	s.once.Do(func() { err = s.close() })
 	return err
 }
 
-func handler(src Source) http.Handler {
-	mux := http.NewServeMux()
-	answer := func(get func(context.Context) (any, error)) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) {
-			ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
-			defer cancel()
-			v, err := get(ctx)
-			if err != nil {
-				http.Error(w, err.Error(), http.StatusServiceUnavailable)
-				return
-			}
-			w.Header().Set("Content-Type", "application/json")
-			enc := json.NewEncoder(w)
-			enc.SetIndent("", "  ")
-			_ = enc.Encode(v)
-		}
+func (s *Server) close() error {
+	var err error
+	for _, server := range s.servers {
+		err = errors.Join(err, server.Close())
 	}
-	mux.HandleFunc("GET /v1/status", answer(func(ctx context.Context) (any, error) { return src.Status(ctx) }))
-	if k, ok := src.(KeyKeeper); ok {
-		mux.HandleFunc("POST /v1/keys", answer(func(ctx context.Context) (any, error) { return struct{}{}, k.RefreshKeys(ctx) }))
+	close(s.quit)
+	<-s.done
+	for ; s.running > 0; s.running-- {
+		<-s.ended
 	}
-	mux.HandleFunc("GET /v1/counters", answer(func(ctx context.Context) (any, error) { return src.Counters(ctx) }))
-	return mux
-}
-
-// ErrNotRunning says that no node serves the directory.
-var ErrNotRunning = errors.New("no running node")
-
-// maxAnswer bounds an answer, in bytes.
-const maxAnswer = 16 << 20
-
-// GetStatus asks the node whose state directory is dir.
-func GetStatus(ctx context.Context, dir string) (Status, error) {
-	var s Status
-	err := ask(ctx, dir, http.MethodGet, "/v1/status", &s)
-	return s, err
-}
-
-// GetCounters asks the node whose state directory is dir.
-func GetCounters(ctx context.Context, dir string) (map[string]int64, error) {
-	var m map[string]int64
-	err := ask(ctx, dir, http.MethodGet, "/v1/counters", &m)
-	return m, err
-}
-
-// RefreshKeys has the node whose state directory is dir look at its files of keys.
-func RefreshKeys(ctx context.Context, dir string) error {
-	return ask(ctx, dir, http.MethodPost, "/v1/keys", &struct{}{})
-}
-
-func ask(ctx context.Context, dir, method, path string, v any) error {
-	socket := filepath.Join(dir, socketName)
-	if p, err := os.ReadFile(filepath.Join(dir, pointerName)); err == nil {
-		socket = strings.TrimSpace(string(p))
+	for _, path := range s.remove {
+		_ = os.Remove(path)
 	}
-	transport := &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", socket)
-		},
-	}
-	defer transport.CloseIdleConnections()
-	request, err := http.NewRequestWithContext(ctx, method, "http://node"+path, nil)
-	if err != nil {
-		return err
-	}
-	response, err := transport.RoundTrip(request)
-	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) && op.Op == "dial" {
-			return fmt.Errorf("asking the node in %s: %w there", dir, ErrNotRunning)
-		}
-		return fmt.Errorf("asking the node in %s: %w", dir, err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
-	if err != nil {
-		return fmt.Errorf("asking the node in %s: %w", dir, err)
-	}
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("asking the node in %s: %s", dir, strings.TrimSpace(string(body)))
-	}
-	return json.Unmarshal(body, v)
+	return err
 }

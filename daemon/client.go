@@ -9,7 +9,6 @@ import (
 
 	"cepa/cell"
 	"cepa/circuit"
-	"cepa/control"
 	"cepa/directory"
 	"cepa/dnsport"
 	"cepa/link"
@@ -84,7 +83,7 @@ func (c *Client) start(restrict *circuit.Restrictions) error {
 	}
 	c.node, err = node.NewClient(node.ClientConfig{
 		Env: e, Network: c.network, MemoryBytes: c.config.MemoryMiB << 20, Restrict: restrict,
-		OnProgress: c.onClientProgress, OnReady: func() { go c.open() }, OnConsensus: c.keepConsensus, Undefended: c.options.Undefended,
+		OnProgress: c.onClientProgress, OnReady: func() { go c.open() }, OnConsensus: c.keepConsensus, OnCircuit: c.onCircuit, OnStream: c.onStream, Undefended: c.options.Undefended,
 	})
 	if err != nil {
 		return err
@@ -96,7 +95,7 @@ func (c *Client) start(restrict *circuit.Restrictions) error {
 	c.mu.Lock()
 	c.status.Role, c.status.Address = "client", c.ports.ports[0].String()
 	c.mu.Unlock()
-	if c.control, err = control.Listen(c.config.Dir, c); err != nil {
+	if err := c.startControl(c.config.Dir, c.config.Control, c); err != nil {
 		return err
 	}
 	if err := c.serveMetrics(c.config.Metrics, c.config.MetricsPublic, c.Counters); err != nil {

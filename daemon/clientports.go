@@ -196,12 +196,3 @@ func (c *Client) Resolve(ctx context.Context, r socks.Request) ([]cell.Address, 
 		return nil, 0, stopping
 	}
 }
-
-// NewIdentity has everything that begins from now on use circuits that were made after this call. What runs goes on on
-// the circuits that it has. It returns when that is so, or with an error when ctx ends or the client is stopping.
-func (c *Client) NewIdentity(ctx context.Context) error {
-	if err := c.loop.Do(ctx, c.node.NewIdentity); err != nil {
-		return fmt.Errorf("taking a new identity: %w", err)
-	}
-	return nil
-}

@@ -50,29 +50,31 @@ type RelayConfig struct {
 	AccountingCount string `toml:"accounting_count,omitempty" reload:"yes" value:"WHAT" default:"sum" help:"What counts: sum of what is received and what is sent, out (what is sent), or max (the larger of the two)."`
 	MemoryMiB       int    `toml:"memory_mib,omitempty" flag:"memory" value:"MiB" default:"256" help:"Bound for data queued for others, in MiB."`
 
-	Drain         string    `toml:"drain,omitempty" section:"Running" reload:"yes" value:"TIME" help:"How long the relay, when it is told to end, waits for its circuits: it tells the network that it leaves, takes no new circuits, and ends when the last is gone or after this time, such as 30s or 5m. A second signal ends it at once. Empty is 30s, and no wait in a test network."`
-	LogLevel      string    `toml:"log_level,omitempty" reload:"yes" value:"LEVEL" default:"info" help:"How much is logged: debug, info, warn or error."`
-	LogFormat     string    `toml:"log_format,omitempty" value:"FORMAT" default:"text" help:"How the log is written: text or json."`
-	LogAddresses  bool      `toml:"log_addresses,omitempty" help:"Leave addresses and names of destinations in the log, for the time of a search; such a log tells who used the node."`
-	Metrics       string    `toml:"metrics,omitempty" section:"Monitoring" value:"ADDRESS" help:"Serve metrics for Prometheus, /healthz and /readyz on this address of this machine, such as 127.0.0.1:9100; nothing is served if it is empty."`
-	MetricsPublic bool      `toml:"metrics_public,omitempty" help:"Allow metrics at an address that others can reach. Let a firewall admit the monitoring system alone."`
-	TLSKeyLog     string    `toml:"tls_keylog,omitempty" section:"For test networks only" path:"file" flag:"-" value:"FILE" help:"A file for the secrets of the links' TLS sessions."`
-	Serve         []Service `toml:"serve,omitempty" help:"Local services that an exit offers under a name: a list of tables, such as {name = \"hello.demo\", port = 80, to = \"127.0.0.1:8080\"}."`
+	Drain         string        `toml:"drain,omitempty" section:"Running" reload:"yes" value:"TIME" help:"How long the relay, when it is told to end, waits for its circuits: it tells the network that it leaves, takes no new circuits, and ends when the last is gone or after this time, such as 30s or 5m. A second signal ends it at once. Empty is 30s, and no wait in a test network."`
+	LogLevel      string        `toml:"log_level,omitempty" reload:"yes" value:"LEVEL" default:"info" help:"How much is logged: debug, info, warn or error."`
+	LogFormat     string        `toml:"log_format,omitempty" value:"FORMAT" default:"text" help:"How the log is written: text or json."`
+	LogAddresses  bool          `toml:"log_addresses,omitempty" help:"Leave addresses and names of destinations in the log, for the time of a search; such a log tells who used the node."`
+	Metrics       string        `toml:"metrics,omitempty" section:"Monitoring" value:"ADDRESS" help:"Serve metrics for Prometheus, /healthz and /readyz on this address of this machine, such as 127.0.0.1:9100; nothing is served if it is empty."`
+	MetricsPublic bool          `toml:"metrics_public,omitempty" help:"Allow metrics at an address that others can reach. Let a firewall admit the monitoring system alone."`
+	TLSKeyLog     string        `toml:"tls_keylog,omitempty" section:"For test networks only" path:"file" flag:"-" value:"FILE" help:"A file for the secrets of the links' TLS sessions."`
+	Serve         []Service     `toml:"serve,omitempty" help:"Local services that an exit offers under a name: a list of tables, such as {name = \"hello.demo\", port = 80, to = \"127.0.0.1:8080\"}."`
+	Control       ControlConfig `toml:"control,omitempty" help:"How the node can be watched and steered from outside, beside the socket in its folder."`
 }
 
 // AuthorityConfig is what the operator of a directory authority sets that is no relay.
 type AuthorityConfig struct {
-	Network       string `toml:"network" path:"file" section:"The network, and this authority's folder" value:"FILE" example:"network.toml" help:"The network file, which names this authority."`
-	Dir           string `toml:"dir" path:"dir" value:"DIR" example:"authority" help:"The folder with the authority's keys, that 'cepa network new' made, and for its state. Keep it secret. One process at a time uses it."`
-	Listen        string `toml:"listen,omitempty" section:"Where it is" value:"ADDRESS" default:"0.0.0.0:9001" help:"The one TCP address for links, directory and gossip: an IP address of this machine, or 0.0.0.0 for all, and a port."`
-	Address       string `toml:"address,omitempty" value:"ADDRESS" help:"The address that others reach the authority at, such as 203.0.113.7:9001, if listen does not say it."`
-	MemoryMiB     int    `toml:"memory_mib,omitempty" section:"Running" flag:"memory" value:"MiB" default:"256" help:"Bound for queued data, in MiB."`
-	LogLevel      string `toml:"log_level,omitempty" reload:"yes" value:"LEVEL" default:"info" help:"How much is logged: debug, info, warn or error."`
-	LogFormat     string `toml:"log_format,omitempty" value:"FORMAT" default:"text" help:"How the log is written: text or json."`
-	LogAddresses  bool   `toml:"log_addresses,omitempty" help:"Leave addresses and names of destinations in the log, for the time of a search; such a log tells who used the node."`
-	Metrics       string `toml:"metrics,omitempty" section:"Monitoring" value:"ADDRESS" help:"Serve metrics for Prometheus, /healthz and /readyz on this address of this machine, such as 127.0.0.1:9100; nothing is served if it is empty."`
-	MetricsPublic bool   `toml:"metrics_public,omitempty" help:"Allow metrics at an address that others can reach. Let a firewall admit the monitoring system alone."`
-	TLSKeyLog     string `toml:"tls_keylog,omitempty" section:"For test networks only" path:"file" flag:"-" value:"FILE" help:"A file for the secrets of the links' TLS sessions."`
+	Network       string        `toml:"network" path:"file" section:"The network, and this authority's folder" value:"FILE" example:"network.toml" help:"The network file, which names this authority."`
+	Dir           string        `toml:"dir" path:"dir" value:"DIR" example:"authority" help:"The folder with the authority's keys, that 'cepa network new' made, and for its state. Keep it secret. One process at a time uses it."`
+	Listen        string        `toml:"listen,omitempty" section:"Where it is" value:"ADDRESS" default:"0.0.0.0:9001" help:"The one TCP address for links, directory and gossip: an IP address of this machine, or 0.0.0.0 for all, and a port."`
+	Address       string        `toml:"address,omitempty" value:"ADDRESS" help:"The address that others reach the authority at, such as 203.0.113.7:9001, if listen does not say it."`
+	MemoryMiB     int           `toml:"memory_mib,omitempty" section:"Running" flag:"memory" value:"MiB" default:"256" help:"Bound for queued data, in MiB."`
+	LogLevel      string        `toml:"log_level,omitempty" reload:"yes" value:"LEVEL" default:"info" help:"How much is logged: debug, info, warn or error."`
+	LogFormat     string        `toml:"log_format,omitempty" value:"FORMAT" default:"text" help:"How the log is written: text or json."`
+	LogAddresses  bool          `toml:"log_addresses,omitempty" help:"Leave addresses and names of destinations in the log, for the time of a search; such a log tells who used the node."`
+	Metrics       string        `toml:"metrics,omitempty" section:"Monitoring" value:"ADDRESS" help:"Serve metrics for Prometheus, /healthz and /readyz on this address of this machine, such as 127.0.0.1:9100; nothing is served if it is empty."`
+	MetricsPublic bool          `toml:"metrics_public,omitempty" help:"Allow metrics at an address that others can reach. Let a firewall admit the monitoring system alone."`
+	TLSKeyLog     string        `toml:"tls_keylog,omitempty" section:"For test networks only" path:"file" flag:"-" value:"FILE" help:"A file for the secrets of the links' TLS sessions."`
+	Control       ControlConfig `toml:"control,omitempty" help:"How the node can be watched and steered from outside, beside the socket in its folder."`
 }
 
 // Service is a name and port behind the exits of a test network, and where it really is.
@@ -84,19 +86,20 @@ type Service struct {
 
 // ClientConfig is what the user of a client sets.
 type ClientConfig struct {
-	Network       string   `toml:"network" path:"file" section:"The network, and this client's folder" value:"FILE" example:"network.toml" help:"The network file: you get it from whoever runs the network."`
-	Dir           string   `toml:"dir" path:"dir" value:"DIR" example:"client" help:"The folder for state, made if it is missing: guards, and what is known of the network. One process at a time uses it."`
-	Socks         string   `toml:"socks" path:"port" section:"For programs on this machine" value:"ADDRESS" default:"127.0.0.1:9850" help:"The address of the local port, or unix:PATH, and words on isolation behind it: destination, destination-port and protocol keep apart more, no-auth and no-client less; extended-errors answers .onion names by Tor's codes."`
-	Ports         []string `toml:"ports,omitempty" path:"port" flag:"port" value:"ADDRESS" help:"More ports, each written as socks is. Ports share no circuit with each other."`
-	DNS           string   `toml:"dns,omitempty" value:"ADDRESS" help:"The address of a port that resolves names through the network, by the DNS, over UDP and TCP; none if it is empty."`
-	AllowRemote   bool     `toml:"allow_remote,omitempty" help:"Allow ports at addresses that others can reach; they can then use this client."`
-	MemoryMiB     int      `toml:"memory_mib,omitempty" section:"Running" flag:"memory" value:"MiB" default:"256" help:"Bound for queued data, in MiB."`
-	LogLevel      string   `toml:"log_level,omitempty" reload:"yes" value:"LEVEL" default:"info" help:"How much is logged: debug, info, warn or error."`
-	LogFormat     string   `toml:"log_format,omitempty" value:"FORMAT" default:"text" help:"How the log is written: text or json."`
-	LogAddresses  bool     `toml:"log_addresses,omitempty" help:"Leave addresses and names of destinations in the log, for the time of a search; such a log tells who used the node."`
-	Metrics       string   `toml:"metrics,omitempty" section:"Monitoring" value:"ADDRESS" help:"Serve metrics for Prometheus, /healthz and /readyz on this address of this machine, such as 127.0.0.1:9100; nothing is served if it is empty."`
-	MetricsPublic bool     `toml:"metrics_public,omitempty" help:"Allow metrics at an address that others can reach. Let a firewall admit the monitoring system alone."`
-	TLSKeyLog     string   `toml:"tls_keylog,omitempty" section:"For test networks only" path:"file" flag:"-" value:"FILE" help:"A file for the secrets of the links' TLS sessions."`
+	Network       string        `toml:"network" path:"file" section:"The network, and this client's folder" value:"FILE" example:"network.toml" help:"The network file: you get it from whoever runs the network."`
+	Dir           string        `toml:"dir" path:"dir" value:"DIR" example:"client" help:"The folder for state, made if it is missing: guards, and what is known of the network. One process at a time uses it."`
+	Socks         string        `toml:"socks" path:"port" section:"For programs on this machine" value:"ADDRESS" default:"127.0.0.1:9850" help:"The address of the local port, or unix:PATH, and words on isolation behind it: destination, destination-port and protocol keep apart more, no-auth and no-client less; extended-errors answers .onion names by Tor's codes."`
+	Ports         []string      `toml:"ports,omitempty" path:"port" flag:"port" value:"ADDRESS" help:"More ports, each written as socks is. Ports share no circuit with each other."`
+	DNS           string        `toml:"dns,omitempty" value:"ADDRESS" help:"The address of a port that resolves names through the network, by the DNS, over UDP and TCP; none if it is empty."`
+	AllowRemote   bool          `toml:"allow_remote,omitempty" help:"Allow ports at addresses that others can reach; they can then use this client."`
+	MemoryMiB     int           `toml:"memory_mib,omitempty" section:"Running" flag:"memory" value:"MiB" default:"256" help:"Bound for queued data, in MiB."`
+	LogLevel      string        `toml:"log_level,omitempty" reload:"yes" value:"LEVEL" default:"info" help:"How much is logged: debug, info, warn or error."`
+	LogFormat     string        `toml:"log_format,omitempty" value:"FORMAT" default:"text" help:"How the log is written: text or json."`
+	LogAddresses  bool          `toml:"log_addresses,omitempty" help:"Leave addresses and names of destinations in the log, for the time of a search; such a log tells who used the node."`
+	Metrics       string        `toml:"metrics,omitempty" section:"Monitoring" value:"ADDRESS" help:"Serve metrics for Prometheus, /healthz and /readyz on this address of this machine, such as 127.0.0.1:9100; nothing is served if it is empty."`
+	MetricsPublic bool          `toml:"metrics_public,omitempty" help:"Allow metrics at an address that others can reach. Let a firewall admit the monitoring system alone."`
+	TLSKeyLog     string        `toml:"tls_keylog,omitempty" section:"For test networks only" path:"file" flag:"-" value:"FILE" help:"A file for the secrets of the links' TLS sessions."`
+	Control       ControlConfig `toml:"control,omitempty" help:"How the node can be watched and steered from outside, beside the socket in its folder."`
 	// Paths restricts which relays circuits use.
 	Paths Paths `toml:"paths,omitempty" help:"Circuits use any relays that the network offers. Whoever must can leave some out, or ask for some: each is an identity (64 hexadecimal digits), family: and the id of a family, an address, or a prefix such as 192.0.2.0/24. Fewer relays are slower and make your circuits stand out; what cannot be done within these settings fails."`
 }

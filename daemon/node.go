@@ -50,14 +50,15 @@ func (o *Options) starting() context.Context {
 // shell is what relay and client have in common: a loop with its state on disk, links, and a
 // control socket.
 type shell struct {
-	options Options
-	network *directory.Network
-	loop    *loop.Loop
-	links   *link.Transport
-	control *control.Server
-	metrics *metrics.Server // nil unless the settings ask for it
-	keyLog  io.Closer
-	started time.Time
+	options  Options
+	network  *directory.Network
+	loop     *loop.Loop
+	links    *link.Transport
+	control  *control.Server
+	observer *observer
+	metrics  *metrics.Server // nil unless the settings ask for it
+	keyLog   io.Closer
+	started  time.Time
 
 	mu     sync.Mutex
 	status control.Status
@@ -84,12 +85,16 @@ func newShellWith(o Options, networkPath string, settings loop.Options) (*shell,
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	seen := newObserver()
+	if o.Log.Enabled(context.Background(), slog.LevelError) {
+		o.Log = watchLog(o.Log, &seen.hub)
+	}
 	settings.Log = o.Log
 	l, err := loop.New(settings)
 	if err != nil {
 		return nil, err
 	}
-	s := &shell{options: o, network: network, loop: l, started: time.Now()}
+	s := &shell{options: o, network: network, loop: l, observer: seen, started: time.Now()}
 	s.status = control.Status{Name: o.Name, Version: o.Version, Network: network.Name, Pid: os.Getpid(), Doing: "starting"}
 	return s, nil
 }
@@ -118,6 +123,9 @@ func (s *shell) onProgress(percent int, doing, waiting string) {
 	changed := s.status.Percent != percent || s.status.Doing != doing || s.status.Waiting != waiting
 	s.status.Percent, s.status.Doing, s.status.Waiting = percent, doing, waiting
 	s.mu.Unlock()
+	if changed {
+		s.statusChanged()
+	}
 	if changed && s.options.Progress != nil {
 		s.options.Progress(percent, doing, waiting)
 	}
@@ -152,12 +160,15 @@ func (s *shell) Status(ctx context.Context) (control.Status, error) {
 	for _, a := range outside {
 		status.Outside = append(status.Outside, a.String())
 	}
+	status.Problems = control.Advise(status, time.Now())
 	return status, nil
 }
 
 // keepConsensus notes what the status says of the consensus in use.
 func (s *shell) keepConsensus(c *directory.Consensus) {
 	h := c.Head
+	s.observer.observeConsensus(c)
+	defer s.statusChanged()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.status.Consensus = &control.Consensus{

@@ -164,13 +164,13 @@ func TestStoppedClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.NewIdentity(t.Context()); err != nil {
+	if _, err := c.NewIdentity(t.Context()); err != nil {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	c.Stop(ctx)
-	if err := c.NewIdentity(ctx); err == nil {
+	if _, err := c.NewIdentity(ctx); err == nil {
 		t.Error("a stopped client takes a new identity")
 	}
 	if _, _, err := c.Resolve(ctx, socks.Request{IP: netip.MustParseAddr("192.0.2.1")}); err == nil {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"cepa/cert"
-	"cepa/control"
 	"cepa/directory"
 	"cepa/directory/gossip"
 	"cepa/env"
@@ -69,7 +68,7 @@ func (c *AuthorityConfig) asRelay() RelayConfig {
 	return RelayConfig{
 		Network: c.Network, Dir: c.Dir, Listen: c.Listen, Address: c.Address,
 		MemoryMiB: c.MemoryMiB, LogLevel: c.LogLevel, TLSKeyLog: c.TLSKeyLog,
-		Metrics: c.Metrics, MetricsPublic: c.MetricsPublic, LogFormat: c.LogFormat, LogAddresses: c.LogAddresses,
+		Metrics: c.Metrics, MetricsPublic: c.MetricsPublic, LogFormat: c.LogFormat, LogAddresses: c.LogAddresses, Control: c.Control,
 	}
 }
 
@@ -186,7 +185,7 @@ func (r *Relay) start(listen netip.AddrPort) error {
 	if err := r.serveNotice(); err != nil {
 		return err
 	}
-	if r.control, err = control.Listen(r.config.Dir, r); err != nil {
+	if err := r.startControl(r.config.Dir, r.config.Control, r); err != nil {
 		return err
 	}
 	if err := r.serveMetrics(r.config.Metrics, r.config.MetricsPublic, r.Counters); err != nil {

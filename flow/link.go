@@ -29,6 +29,7 @@ type Link struct {
 	reason error
 
 	born, lastIn, lastOut env.Mono
+	cellsIn, cellsOut     uint64
 	taken                 env.Mono  // when the network last took something of what waits below, or began to
 	tender                env.Timer // runs tend
 	tendAt                env.Mono  // when tender fires; 0 when it does not run
@@ -203,6 +204,7 @@ func (l *Link) OnCells(cells []byte) {
 	l.links.enter()
 	defer l.links.leave()
 	l.lastIn = l.links.clock.Now()
+	l.cellsIn += uint64(len(cells) / cell.Size)
 	for ; len(cells) >= cell.Size && l.up; cells = cells[cell.Size:] {
 		l.links.stats.CellsIn++
 		countKind(&l.links.stats.KindsIn, cells)

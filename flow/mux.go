@@ -425,6 +425,7 @@ func (m *Mux) packData(p *cell.Packer) bool {
 		s.window -= len(place)
 	}
 	m.stats.StreamBytesOut += uint64(len(place))
+	s.bytesOut += uint64(len(place))
 	s.inReady.remove()
 	s.moved()
 	s.schedule()

@@ -49,6 +49,7 @@ func (l *Link) send() {
 			l.pace.left = 0
 		}
 		l.pace.left += l.batched
+		l.cellsOut += uint64(l.batched / cell.Size)
 		l.links.stats.CellsOut += uint64(l.batched / cell.Size)
 		for at := 0; at < l.batched; at += cell.Size {
 			countKind(&l.links.stats.KindsOut, l.batch[at:])

@@ -58,6 +58,8 @@ type Stream struct {
 	flying int // given to the Conn, still queued there
 	since  env.Mono
 
+	bytesIn, bytesOut uint64
+
 	inAll, inControl, inReady, inTold node[Stream]
 }
 
@@ -388,9 +390,11 @@ func (s *Stream) onData(p []byte) error {
 		s.reset()
 	case s.conn != nil:
 		m.stats.StreamBytesIn += uint64(len(p))
+		s.bytesIn += uint64(len(p))
 		s.deliver(p)
 	default:
 		m.stats.StreamBytesIn += uint64(len(p))
+		s.bytesIn += uint64(len(p))
 		if s.in.len() == 0 {
 			s.touchSince()
 		}

@@ -29,8 +29,10 @@ type ClientConfig struct {
 	OnConsensus func(*directory.Consensus)
 	// OnReady is called once, when a circuit has carried data.
 	OnReady func()
-	// OnCircuit hears of the life of each circuit, see circuit.Config; nil in the daemon.
+	// OnCircuit hears of the life of each circuit, see circuit.Config.
 	OnCircuit func(circuit.Event)
+	// OnStream hears of each step of each request of an application, see circuit.Config.
+	OnStream func(circuit.StreamInfo)
 	// Crypto replaces the cryptography of circuits, in a simulation; nil in the daemon.
 	Crypto     onion.Suite
 	Undefended directory.Undefended // zero but in the attack suite
@@ -77,7 +79,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	c.circuits = circuit.New(circuit.Config{
 		Env: cfg.Env, Links: c.links, NetworkID: cfg.Network.ID, Budget: c.budget, FlowStats: &c.stats, Crypto: cfg.Crypto,
 		View: c.follower.Current, Test: cfg.Network.Test, Limits: circuit.DefaultLimits(),
-		Restrict: cfg.Restrict, OnTrouble: c.onTrouble, OnCircuit: cfg.OnCircuit,
+		Restrict: cfg.Restrict, OnTrouble: c.onTrouble, OnCircuit: cfg.OnCircuit, OnStream: cfg.OnStream,
 	})
 	return c, nil
 }

@@ -95,6 +95,8 @@ var imports = map[string][]string{
 	"simnet":             {"cell", "cert", "circuit", "directory", "env", "node", "onion", "onion/standin", "simnet/parallel"},
 	"simnet/fuzz":        {"simnet", "simnet/scenario"},
 	"simnet/calibration": {"nearest", "simnet"},
+	"control":            {},
+	"internal/top":       {"control"},
 	"simnet/record":      {"cell", "cert", "circuit", "directory", "env", "flow", "simnet"},
 	"simnet/report":      {"simnet/record"},
 	"simnet/scenario":    {"cell", "directory", "env", "nearest", "simnet", "simnet/calibration"},
