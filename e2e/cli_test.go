@@ -179,7 +179,7 @@ func TestFlagsWorkBeforeAndAfterArguments(t *testing.T) {
 
 // flagValue is the flag with a value when it takes one.
 func flagValue(help, flag string) []string {
-	m := regexp.MustCompile(`(?m)^   --` + flag + `( [A-Z=]+| value)?(  | \[|$)`).FindStringSubmatch(help)
+	m := regexp.MustCompile(`(?m)^   --` + flag + `( [A-Za-z=]+)?(  | \[|$)`).FindStringSubmatch(help)
 	if m != nil && m[1] != "" {
 		return []string{"--" + flag, "interval_ms=2000"}
 	}
