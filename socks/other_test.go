@@ -236,7 +236,8 @@ func TestPage(t *testing.T) {
 	if r.StatusCode != 200 || body != "" || r.ContentLength <= 0 {
 		t.Errorf("%s %v: %s", r.Status, r.Header, body)
 	}
-	if st := s.Stats(); st.Served != 5 || len(st.Refused) != 0 {
+	eventually(t, "all are counted", func() bool { return s.Stats().Served == 5 })
+	if st := s.Stats(); len(st.Refused) != 0 {
 		t.Errorf("counted %+v", st)
 	}
 }
