@@ -46,6 +46,7 @@ type RelayLayer interface {
 	Forward(cmd byte, body []byte) (recognised bool)
 	Backward(cmd byte, body []byte)
 	Originate(cmd byte, body []byte)
+	Rest()
 	Erase()
 }
 

@@ -31,7 +31,8 @@ type circuit struct {
 	message []byte    // the client's handshake, until the pool has it
 	arrived env.Mono
 	crypto  onion.RelayLayer // nil while waiting
-	mux     *flow.Mux        // the streams of an end
+	place   int              // in relay.open, if it has crypto
+	mux     *flow.Mux        // the streams of an end, and EXTEND; nil once the circuit goes on from here
 	command cell.Command
 	extend  *extension // the one EXTEND outstanding
 	middle  bool       // CREATED came from the next hop
@@ -85,7 +86,7 @@ func (c *circuit) becomeDead(reason cell.Reason) {
 		c.relay.middles--
 	}
 	if c.crypto != nil {
-		c.relay.stats.Circuits--
+		c.relay.shut(c)
 		c.crypto.Erase()
 	}
 	c.stopExtension()
@@ -159,6 +160,10 @@ func (p *prevLeg) NextCell(body []byte) (cell.Command, bool) {
 	if c.mux == nil || !c.mux.NextPayload(body[cell.TagSize:]) {
 		return 0, false
 	}
+	if c.middle && !c.mux.Pending() { // that was EXTENDED, the last word of a hop in the middle
+		c.mux.Close(cell.ReasonDestroyed)
+		c.mux = nil
+	}
 	c.crypto.Originate(byte(cell.CommandRelay), body)
 	return cell.CommandRelay, true
 }
@@ -194,7 +199,7 @@ func (n *nextLeg) OnCreated(created cell.Create) {
 
 func (n *nextLeg) OnCell(command cell.Command, body []byte) (forwarded bool) {
 	c := (*circuit)(n)
-	if !c.middle || c.mux.Pending() {
+	if !c.middle || c.mux != nil {
 		// Honest cells follow the client's own, and those follow EXTENDED. Letting this one
 		// overtake would also break the order of the tags.
 		c.violate(errEarlyAnswer)

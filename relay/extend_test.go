@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"net/netip"
 	"testing"
 	"time"
@@ -536,4 +537,54 @@ func TestDestroyBothWays(t *testing.T) {
 		w.relays = []*station{w.relays[0], w.relays[2]}
 		w.quiet()
 	})
+}
+
+// Circuits that carry nothing hold little: after two looks at them their keys are no longer expanded, and one that goes on to
+// another relay has nothing for streams. They work as before when they are used again.
+func TestIdleCircuitsRest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	guard, exit := w.add("guard", nil), w.add("exit", nil)
+	h := w.client("c").build(guard, exit)
+	x := w.listen("203.0.113.7:80")
+	talk := func(what string) {
+		id, connected, _ := h.begin("203.0.113.7", 80, cell.AllowIPv4)
+		if connected == nil {
+			t.Fatalf("%s: no stream", what)
+		}
+		h.relay(cell.Message{Command: cell.MessageData, Stream: id, Data: []byte(what)})
+		h.until(what, func() bool { return bytes.HasSuffix(x.received(), []byte(what)) })
+		h.relay(end(id, cell.ReasonNone))
+		w.f.Run(time.Second)
+	}
+	talk("before")
+	resting := func(s *station) bool {
+		r, ok := s.relay.open[0].crypto.(interface{ Resting() bool })
+		return ok && r.Resting()
+	}
+	w.f.Run(2*restEvery + time.Second)
+	w.f.Do(func() {
+		for _, s := range []*station{guard, exit} {
+			if len(s.relay.open) != 1 || !resting(s) {
+				t.Errorf("the circuit does not rest at the %s", s.node.Name)
+			}
+		}
+		if guard.relay.open[0].mux != nil || exit.relay.open[0].mux == nil {
+			t.Error("streams are possible where the circuit goes on, or not where it ends")
+		}
+	})
+	talk("after")
+	w.f.Do(func() {
+		if resting(guard) || resting(exit) {
+			t.Error("a circuit rests that carries cells")
+		}
+	})
+	h.destroy()
+	w.f.Run(time.Second)
+	w.f.Do(func() {
+		if len(guard.relay.open)+len(exit.relay.open) != 0 {
+			t.Error("a circuit that has ended is kept")
+		}
+	})
+	w.quiet()
 }

@@ -174,6 +174,9 @@ type Relay struct {
 	dialsFrom map[string]int // of these, by previous hop
 	attempts  []*attempt     // of these, the connection attempts that can be given up, oldest first
 	exits     exitCounts
+	open      []*circuit // those with keys
+	rester    env.Timer
+	resting   bool  // rester runs
 	draining  bool  // no new circuits
 	middles   int64 // circuits that go on from here to another relay
 }
@@ -342,6 +345,48 @@ func negotiate(cm []byte) (allowed flow.Windows, sm []byte, err error) {
 	return allowed, sm, err
 }
 
+// restEvery is how often the circuits are looked through for those that carried nothing since: what their keys are
+// expanded to, 2.5 KiB, is given up.
+const restEvery = 10 * time.Second
+
+// opened and shut count the circuits that have keys.
+func (r *Relay) opened(c *circuit) {
+	r.stats.Circuits++
+	c.place = len(r.open)
+	r.open = append(r.open, c)
+	r.restLater()
+}
+
+// shut is described at opened.
+func (r *Relay) shut(c *circuit) {
+	r.stats.Circuits--
+	last := len(r.open) - 1
+	r.open[c.place] = r.open[last]
+	r.open[c.place].place = c.place
+	r.open[last] = nil
+	r.open = r.open[:last]
+}
+
+func (r *Relay) restLater() {
+	switch {
+	case r.resting || len(r.open) == 0:
+		return
+	case r.rester == nil:
+		r.rester = r.env.Clock.AfterFunc(restEvery, r.onRest)
+	default:
+		r.rester.Reset(restEvery)
+	}
+	r.resting = true
+}
+
+func (r *Relay) onRest() {
+	r.resting = false
+	for _, c := range r.open {
+		c.crypto.Rest()
+	}
+	r.restLater()
+}
+
 // onHandshake opens the circuit with what the pool computed.
 func (c *circuit) onHandshake(keys *ntor.Keys, reply []byte, allowed flow.Windows, err error) {
 	r := c.relay
@@ -365,7 +410,7 @@ func (c *circuit) onHandshake(keys *ntor.Keys, reply []byte, allowed flow.Window
 		return
 	}
 	r.stats.Handshakes++
-	r.stats.Circuits++
 	c.becomeOpen(crypto, allowed)
+	r.opened(c)
 	c.prev.Created(ntor.HandshakeType, reply)
 }

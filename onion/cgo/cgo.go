@@ -52,7 +52,7 @@ func newRelay(kern kernel, bodySize int, keys []byte) (*Relay, error) {
 // It panics if body has not the size given to NewRelay, or after Erase.
 func (r *Relay) Forward(cmd byte, body []byte) (recognised bool) {
 	l := &r.forward
-	l.check(body)
+	l.ready(body)
 	l.encrypt(cmd, body)
 	l.chain = block(body)
 	if subtle.ConstantTimeCompare(body[:TagSize], l.nonce[:]) != 1 {
@@ -66,7 +66,7 @@ func (r *Relay) Forward(cmd byte, body []byte) (recognised bool) {
 // place. It panics as Forward does.
 func (r *Relay) Backward(cmd byte, body []byte) {
 	l := &r.backward
-	l.check(body)
+	l.ready(body)
 	l.encrypt(cmd, body)
 	l.chain = block(body)
 }
@@ -76,13 +76,24 @@ func (r *Relay) Backward(cmd byte, body []byte) {
 // Forward does.
 func (r *Relay) Originate(cmd byte, body []byte) {
 	l := &r.backward
-	l.check(body)
+	l.ready(body)
 	*(*block)(body) = l.nonce
 	l.encrypt(cmd, body)
 	l.chain = block(body)
 	l.nonce = block(body)
 	l.update()
 }
+
+// Rest gives up what the keys of a direction are expanded to, 1.25 KiB, if the
+// direction was not used since the last call of Rest. Its next cell takes 0.2 µs
+// longer.
+func (r *Relay) Rest() {
+	r.forward.rest()
+	r.backward.rest()
+}
+
+// Resting reports whether both directions have given that up.
+func (r *Relay) Resting() bool { return r.forward.expanded == nil && r.backward.expanded == nil }
 
 // Erase wipes the keys of both directions. Every later call of another method
 // panics; a second Erase does nothing.
@@ -118,7 +129,7 @@ func newClient(kern kernel, bodySize int, keys []byte) (*Client, error) {
 // body has not the size given to NewClient, or after Erase.
 func (c *Client) Originate(cmd byte, body []byte) {
 	l := &c.forward
-	l.check(body)
+	l.ready(body)
 	*(*block)(body) = l.nonce
 	l.next = block(body)
 	l.decrypt(cmd, body)
@@ -130,7 +141,7 @@ func (c *Client) Originate(cmd byte, body []byte) {
 // It panics as Originate does.
 func (c *Client) Forward(cmd byte, body []byte) {
 	l := &c.forward
-	l.check(body)
+	l.ready(body)
 	l.next = block(body)
 	l.decrypt(cmd, body)
 	l.chain = l.next
@@ -143,7 +154,7 @@ func (c *Client) Forward(cmd byte, body []byte) {
 // the circuit must be destroyed. It panics as Originate does.
 func (c *Client) Backward(cmd byte, body []byte) (recognised bool) {
 	l := &c.backward
-	l.check(body)
+	l.ready(body)
 	l.next = block(body)
 	l.decrypt(cmd, body)
 	l.chain = l.next

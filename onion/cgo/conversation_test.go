@@ -126,6 +126,45 @@ func TestConversation(t *testing.T) {
 	}
 }
 
+// A layer that rests between cells, at any time and in any direction, carries the same as one that never does, and what it
+// gives up is given up: only after a second call without a cell in between, and until the next cell.
+func TestRest(t *testing.T) {
+	t.Parallel()
+	for _, kern := range kernels() {
+		c := newCircuit(t, kern, kern, 3, cellBodySize, 1)
+		for range 60 {
+			for range c.r.Uint64() % 3 {
+				for _, r := range c.relay {
+					r.Rest()
+				}
+			}
+			c.exchange(cmdRelay, int(c.r.Uint64()%3))
+		}
+		r := c.relay[0]
+		body, _ := c.seal(cmdRelay, 0)
+		r.Rest()
+		r.Rest()
+		if c.forward(cmdRelay, body) != 0 {
+			t.Fatalf("%s: a cell was not recognised", kern.name())
+		}
+		if r.backward.expanded != nil || r.forward.expanded == nil {
+			t.Errorf("%s: the direction that carried a cell rests, or the other does not", kern.name())
+		}
+		old := r.forward.expanded
+		r.Rest()
+		if r.forward.expanded != old {
+			t.Errorf("%s: a direction rests that carried a cell since the last time", kern.name())
+		}
+		r.Rest()
+		if r.forward.expanded != nil || *old != (expanded{}) {
+			t.Errorf("%s: the keys were not wiped", kern.name())
+		}
+		r.Rest()
+		r.Erase()
+		r.Rest()
+	}
+}
+
 // TestCellsLookRandom checks that equal payloads never look alike on the wire,
 // and that each layer changes the whole body.
 func TestCellsLookRandom(t *testing.T) {
@@ -340,6 +379,11 @@ func TestForwardSecrecy(t *testing.T) {
 		r, cl := c.relay[0], c.client[0]
 		layers := map[string]*layer{"relay": &r.forward, "client": &cl.forward}
 		before := map[string]layer{"relay": r.forward, "client": cl.forward}
+		for role, l := range before {
+			x := *l.expanded
+			l.expanded = &x
+			before[role] = l
+		}
 		body, _ := c.seal(cmdRelay, 0)
 		if c.forward(cmdRelay, body) != 0 {
 			t.Fatal("not recognised")

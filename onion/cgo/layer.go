@@ -16,14 +16,22 @@ type layer struct {
 
 	first   uint8 // keystream block at which the key update begins
 	ivClear uint8 // low bits of the last byte of an IV that are cleared
+	used    bool  // since rest
 
-	kb aesKey  // KB
-	ku hashKey // KU
-	k  aesKey  // K
-	b  block   // B
+	key   [3]block // KB, KU and K
+	b     block    // B
+	nonce block    // N
+	chain block    // T'
 
-	nonce block // N
-	chain block // T'
+	*expanded // nil while the layer rests
+}
+
+// expanded is what the keys of a layer are expanded to, nine times as large as
+// they are: a layer that rests does without.
+type expanded struct {
+	kb aesKey
+	ku hashKey
+	k  aesKey
 
 	// Working space, here because arguments of interface methods would be
 	// allocated on the heap if they were local variables.
@@ -45,32 +53,61 @@ func (l *layer) init(kern kernel, bodySize int, keys *[layerKeySize]byte) {
 	l.bodySize = bodySize
 	l.first = uint8(blocks)
 	l.ivClear = uint8(clear - 1)
+	l.expanded = new(expanded)
 	l.keys = *keys
 	l.setKeys()
 }
 
 // setKeys makes l.keys the layer's keys and nonce, and wipes it.
 func (l *layer) setKeys() {
-	l.kern.expandAES(&l.kb, (*block)(l.keys[0:]))
-	l.kern.expandHash(&l.ku, (*block)(l.keys[16:]))
-	l.kern.expandAES(&l.k, (*block)(l.keys[32:]))
+	for i := range l.key {
+		l.key[i] = block(l.keys[i*blockSize:])
+	}
 	copy(l.b[:], l.keys[48:])
 	copy(l.nonce[:], l.keys[64:])
 	l.keys = [layerKeySize]byte{}
+	l.expand()
 }
 
-// check panics unless body has the layer's size. A wrong size is a bug of the
-// caller: cells have one size, and the state is not used once erased.
-func (l *layer) check(body []byte) {
+func (l *layer) expand() {
+	l.kern.expandAES(&l.kb, &l.key[0])
+	l.kern.expandHash(&l.ku, &l.key[1])
+	l.kern.expandAES(&l.k, &l.key[2])
+}
+
+// rest gives up what the keys are expanded to, unless the layer was used since
+// the last call.
+func (l *layer) rest() {
+	if !l.used && l.expanded != nil {
+		*l.expanded = expanded{}
+		l.expanded = nil
+	}
+	l.used = false
+}
+
+// ready panics unless body has the layer's size, and wakes the layer if it
+// rests. A wrong size is a bug of the caller: cells have one size, and the
+// state is not used once erased.
+func (l *layer) ready(body []byte) {
 	if len(body) != l.bodySize {
 		if l.bodySize < 0 {
 			panic("cgo: use of an erased layer")
 		}
 		panic(fmt.Sprintf("cgo: body of %d bytes in a layer for %d", len(body), l.bodySize))
 	}
+	l.used = true
+	if l.expanded == nil {
+		l.expanded = new(expanded)
+		l.expand()
+	}
 }
 
-func (l *layer) erase() { *l = layer{bodySize: -1} }
+func (l *layer) erase() {
+	if l.expanded != nil {
+		*l.expanded = expanded{}
+	}
+	*l = layer{bodySize: -1}
+}
 
 // encrypt is UIV+ encryption of body with the tweak (T', cmd). It leaves T' as
 // it is.

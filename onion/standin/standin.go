@@ -256,4 +256,7 @@ func (l *relayLayer) Forward(cmd byte, body []byte) bool { return l.forward.reco
 func (l *relayLayer) Backward(_ byte, body []byte)       { l.backward.check(body) }
 func (l *relayLayer) Originate(cmd byte, body []byte)    { l.backward.seal(cmd, body) }
 
+// Rest does nothing: these keys are small.
+func (l *relayLayer) Rest() {}
+
 func (l *layer) Erase() { l.forward, l.backward = direction{size: -1}, direction{size: -1} }
