@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cepa/control"
+	"cepa/directory"
 	"cepa/env"
 )
 
@@ -177,7 +178,7 @@ func Hibernate(ctx context.Context, config RelayConfig, o Options, h *Hibernatin
 	}()
 	s.mu.Lock()
 	s.status.Role, s.status.Address = "relay", config.Address
-	s.status.Warnings = []string{h.Error() + "; to go on now, raise accounting_gib and send SIGHUP"}
+	s.status.Notices = []control.Notice{{Code: directory.WarnHibernating, Text: h.Error()}}
 	s.mu.Unlock()
 	s.onProgress(0, "hibernating", "the next month, "+h.Until.Format("2006-01-02 15:04 MST"))
 	if s.control, err = control.Listen(config.Dir, sleeper{s}); err != nil {

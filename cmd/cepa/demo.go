@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -74,6 +75,12 @@ func runDemo(c *cli.Context) error {
 	}
 	if err := daemon.CheckPolicy(c.String("exit-policy")); err != nil {
 		return usagef("--exit-policy: %v", err)
+	}
+	if len(program) > 0 { // before a network is started for it
+		if _, err := exec.LookPath(program[0]); err != nil {
+			fmt.Fprintf(c.App.ErrWriter, "cepa: demo: %v\n", missingProgram(program[0], err))
+			return statusError{exitNotFound}
+		}
 	}
 	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -79,7 +79,9 @@ func TestDoctorFindsEachFault(t *testing.T) {
 		"handshakes now":      {func(f *facts) { f.after["relay_refused_age"] = 3 }, "handshakes", levelWarning, "refused now"},
 		"handshakes once":     {func(f *facts) { f.after["relay_refused_age"], f.before["relay_refused_age"] = 500, 500 }, "handshakes", levelWarning, "500 of 1500"},
 		"flood":               {func(f *facts) { f.after["relay_refused_rate"] = 900 }, "handshakes", levelWarning, "not this node's fault"},
-		"own warning":         {func(f *facts) { f.status.Warnings = []string{"update the moon: by rocket"} }, "warning", levelWarning, "update the moon"},
+		"own warning": {func(f *facts) {
+			f.status.Problems = []control.Problem{{Code: "moon", Text: "update the moon", Do: "by rocket"}, {Code: control.CodeNotReady, Text: "x", Do: "y"}}
+		}, "warning", levelWarning, "update the moon"},
 	} {
 		f := healthy()
 		c.fault(&f)

@@ -359,8 +359,10 @@ func TestProgress(t *testing.T) {
 	var b bytes.Buffer
 	p := progress(&b)
 	p(5, "looking", "")
+	p(5, "waiting", "")
+	p(5, "looking", "") // has been said
 	p(100, "ready", "nothing")
-	if want := "  5 %  looking\n100 %  ready (waiting for nothing)\n"; b.String() != want {
+	if want := "  5 %  looking\n  5 %  waiting\n100 %  ready (waiting for nothing)\n"; b.String() != want {
 		t.Errorf("%q", b.String())
 	}
 }
