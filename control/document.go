@@ -86,6 +86,7 @@ type Stream struct {
 type Link struct {
 	Nickname  string `json:"nickname" doc:"of a relay that the consensus lists"`
 	Identity  string `json:"identity" doc:"64 hexadecimal digits; empty of a client"`
+	Authority bool   `json:"authority" doc:"the far end is a directory authority of the network file"`
 	Address   string `json:"address" doc:"of the far end; [scrubbed] of clients"`
 	Direction string `json:"direction" doc:"out when this node dialled, else in"`
 	Age       int64  `json:"age_seconds"`

@@ -140,7 +140,7 @@ func loadTOML(path string, into any) error {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("reading the settings: there is no file %s; 'cepa config new ROLE --out %s' makes one", path, path)
+		return &explained{"reading the settings: there is no file " + path + "; 'cepa config new ROLE --out " + path + "' makes one", err}
 	case err != nil:
 		return fmt.Errorf("reading the settings: %w", err)
 	case info.IsDir():

@@ -128,9 +128,9 @@ func LoadNetwork(path string) (*directory.Network, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("reading the network file: there is no file %s; you get one from whoever runs the network, and 'cepa network new' founds one", path)
+		return nil, &explained{"reading the network file: there is no file " + path + "; you get one from whoever runs the network, and 'cepa network new' founds one", err}
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("reading the network file: this user may not read %s; it is no secret: have it copied to where you may", path)
+		return nil, &explained{"reading the network file: this user may not read " + path + "; it is no secret: have it copied to where you may", err}
 	case err != nil:
 		return nil, fmt.Errorf("reading the network file: %w", err)
 	case info.IsDir():

@@ -175,6 +175,7 @@ func (s *shell) linksOf(ctx context.Context, describe func(most int) []flow.Link
 		if !i.Peer.Client() {
 			l.Identity, l.Address = i.Peer.Identity.String(), i.Peer.Address.String()
 			l.Nickname, _ = name(c, i.Peer.Identity)
+			l.Authority = s.network.IsAuthority(i.Peer.Identity)
 		}
 		list = append(list, l)
 	}

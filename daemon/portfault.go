@@ -29,14 +29,14 @@ func PortFault(what, address, setting string, err error) error {
 		}
 		return fmt.Errorf("opening %s %s: %w", what, address, err)
 	}
-	return &portError{fmt.Sprintf("opening %s %s: %s", what, strings.TrimPrefix(address, "unix:"), why), err}
+	return &explained{fmt.Sprintf("opening %s %s: %s", what, strings.TrimPrefix(address, "unix:"), why), err}
 }
 
-// portError says in words what the system says by a number.
-type portError struct {
+// explained says in words what the system says by a number or a word of its own.
+type explained struct {
 	text string
 	err  error
 }
 
-func (e *portError) Error() string { return e.text }
-func (e *portError) Unwrap() error { return e.err }
+func (e *explained) Error() string { return e.text }
+func (e *explained) Unwrap() error { return e.err }
