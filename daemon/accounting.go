@@ -164,6 +164,17 @@ func (sleeper) Counters(context.Context) (map[string]int64, error) {
 	return map[string]int64{"hibernating": 1}, nil
 }
 
+// A relay that sleeps is a control.Node without links and circuits, so that all who watch nodes can watch it.
+
+// Circuits implements control.Node.
+func (sleeper) Circuits(context.Context) ([]control.Circuit, error) { return []control.Circuit{}, nil }
+
+// Links implements control.Node.
+func (sleeper) Links(context.Context) ([]control.Link, error) { return []control.Link{}, nil }
+
+// Traffic implements control.Node.
+func (sleeper) Traffic() (received, sent uint64) { return 0, 0 }
+
 // Hibernate keeps the folder and the control socket of a relay that sleeps, until its month begins or ctx ends.
 func Hibernate(ctx context.Context, config RelayConfig, o Options, h *Hibernating) error {
 	s, err := newShell(o, config.Network, config.Dir)
