@@ -20,7 +20,7 @@ func Advise(s Status, now time.Time) []Problem {
 	switch {
 	case c != nil && !now.Before(c.ValidUntil):
 		add(CodeConsensusEnded, "the consensus has ended at "+c.ValidUntil.UTC().Format(time.DateTime)+" UTC and no newer one can be had: no circuit is built", askAuthorities)
-	case asleep(s): // its notice says all
+	case s.Asleep(): // its notice says all
 	case s.Percent < 100 && s.Waiting != "":
 		add(CodeNotReady, "not ready: "+s.Doing+", waiting for "+s.Waiting, notReady(s))
 	case s.Percent < 100 && s.Uptime >= 60:
@@ -35,8 +35,6 @@ func Advise(s Status, now time.Time) []Problem {
 	}
 	return list
 }
-
-func asleep(s Status) bool { return len(s.Notices) > 0 && s.Notices[0].Code == "hibernating" }
 
 func notReady(s Status) string {
 	switch {

@@ -338,7 +338,7 @@ func TestAdviceForEveryProblem(t *testing.T) {
 		{Percent: 10, Waiting: "the authorities"}, {Percent: 99, Doing: "cannot open the SOCKS port"}, {Percent: 30, Uptime: 90},
 		{Percent: 95, Role: "relay", Waiting: "the authorities to list this relay", Consensus: &Consensus{ValidUntil: now.Add(1)}},
 		{Percent: 100, Consensus: &Consensus{ValidUntil: now}}, {Percent: 100, Notices: []Notice{{"update-required", "it is old"}, {"unheard-of", "anything"}}},
-		{Notices: []Notice{{"hibernating", "it sleeps"}}, Waiting: "the next month"},
+		{Notices: []Notice{{"hibernating", "it sleeps"}}, Doing: Hibernating, Waiting: "the next month"},
 	} {
 		list := Advise(s, now)
 		if s.Uptime == 0 && s.Waiting == "" && s.Percent < 100 {

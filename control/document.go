@@ -26,6 +26,12 @@ type Status struct {
 	Problems []Problem `json:"problems,omitempty" doc:"what keeps the node from working well, the worst first, and what to do about it"`
 }
 
+// Hibernating is what a relay does that has used up its month's traffic.
+const Hibernating = "hibernating"
+
+// Asleep says whether the node is a relay that has used up its month's traffic.
+func (s *Status) Asleep() bool { return s.Doing == Hibernating }
+
 // Notice is a warning and the code by which advice is found for it.
 type Notice struct{ Code, Text string }
 

@@ -191,7 +191,7 @@ func Hibernate(ctx context.Context, config RelayConfig, o Options, h *Hibernatin
 	s.status.Role, s.status.Address = "relay", config.Address
 	s.status.Notices = []control.Notice{{Code: directory.WarnHibernating, Text: h.Error()}}
 	s.mu.Unlock()
-	s.onProgress(0, "hibernating", "the next month, "+h.Until.Format("2006-01-02 15:04 MST"))
+	s.onProgress(0, control.Hibernating, "the next month, "+h.Until.Format("2006-01-02 15:04 MST"))
 	if s.control, err = control.Listen(config.Dir, sleeper{s}); err != nil {
 		return err
 	}

@@ -145,7 +145,7 @@ func LoadNetwork(path string) (*directory.Network, error) {
 	}
 	network, err := directory.ParseNetworkFile(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w; if it is the right file, get it again from whoever runs the network", path, err)
+		return nil, fmt.Errorf("%s: %w (if it is the right file, get it again from whoever runs the network)", path, err)
 	}
 	return network, nil
 }

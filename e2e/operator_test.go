@@ -221,7 +221,7 @@ func TestHibernationSurvivesAKill(t *testing.T) {
 		}
 	}
 	out, code := finish(t, 20*time.Second, command(t, "status", o.state))
-	if code != 0 || strings.Count(out, "WARNING") != 1 || !strings.Contains(out, "raise accounting_gib") {
+	if code != 0 || strings.Count(out, "WARNING") != 1 || !strings.Contains(out, ": ASLEEP") || !strings.Contains(out, "raise accounting_gib") {
 		t.Errorf("status %d: %s", code, out)
 	}
 	var kept struct{ Sent, Received int64 }

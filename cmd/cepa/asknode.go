@@ -15,8 +15,8 @@ import (
 
 // controlFlag lets commands ask a node by another way than the socket in its folder.
 func controlFlag() cli.Flag {
-	return &cli.StringFlag{Name: "control", EnvVars: []string{"CEPA_CONTROL"}, Usage: "ask the node at `WHERE` instead of DIR: unix:PATH of its control socket, " +
-		"HOST:PORT of its control port, with the token in CEPA_CONTROL_TOKEN, or the path of its control.port file"}
+	return &cli.StringFlag{Name: "control", EnvVars: []string{"CEPA_CONTROL"}, Usage: "ask the node at `WHERE`, not DIR: unix:PATH of its control socket, the path of its " +
+		"control.port file, or HOST:PORT with the token in CEPA_CONTROL_TOKEN"}
 }
 
 // asked is a node that a command asks, with what errors say of it.

@@ -54,6 +54,9 @@ func diagnose(f facts) []finding {
 	if f.notAsked != nil {
 		return append([]finding{f.checkRunning()}, f.checkDisk(), f.checkFolder())
 	}
+	if f.status.Asleep() { // it does nothing that could be looked at
+		return append([]finding{f.checkRunning(), f.checkDisk(), f.checkFolder()}, f.warnings()...)
+	}
 	list := []finding{f.checkRunning(), f.checkReady(), f.checkClock(), f.checkConsensus(), f.checkVersion()}
 	if f.relay() {
 		list = append(list, f.checkPort(), f.checkAddress())

@@ -75,7 +75,6 @@ func TestMistakes(t *testing.T) {
 		{"dmeo", `no command "dmeo" (did you mean demo?)`},
 		{"statsu x", "did you mean status?"},
 		{"xyzzy", `no command "xyzzy"; see`},
-		{"help", `no command "help"`},
 		{"network nwe", `no command "network nwe" (did you mean new?)`},
 		{"--relays 3 demo", "'cepa' has no flag --relays"},
 		{"-- demo", "has no flag --"},

@@ -93,7 +93,10 @@ func (p *page) fill(ctx context.Context, node *asked) (err error) {
 
 func (p *page) print(w io.Writer) {
 	ready := "ready"
-	if p.Percent < 100 {
+	switch {
+	case p.Asleep():
+		ready = "ASLEEP"
+	case p.Percent < 100:
 		ready = fmt.Sprintf("NOT READY, %d %%", p.Percent)
 	}
 	called := " " + p.Name
@@ -110,12 +113,14 @@ func (p *page) print(w io.Writer) {
 			line("waiting", "for %s", p.Waiting)
 		}
 	}
-	if p.Role == "client" {
+	switch {
+	case p.Asleep():
+	case p.Role == "client":
 		line("port", "%s, for programs on this machine", p.Address)
 		line("guard", "%s", top.Guard(p.Guards))
 		line("circuits", "%s", top.Circuits(p.Circuits))
 		line("streams", "%d open, %d wait for a circuit", p.Counters["circuit_streams"], p.Counters["circuit_waiting"])
-	} else {
+	default:
 		kind := ""
 		if p.Role == "relay" {
 			kind = ", no exit"
@@ -129,10 +134,11 @@ func (p *page) print(w io.Writer) {
 		line("carries", "%d circuits, %d exit streams", p.Counters["relay_circuits"], p.Counters["relay_exit_streams"])
 		line("memory", "%s of %s for queues", top.Size(uint64(p.Counters["budget_used_bytes"])), top.Size(uint64(p.Counters["budget_limit_bytes"])))
 	}
-	b := p.Bandwidth
-	line("traffic", "in %s/s, out %s/s; in all %s in, %s out", top.Size(b.ReceivedRate), top.Size(b.SentRate), top.Size(b.Received), top.Size(b.Sent))
-	line("consensus", "%s", top.Consensus(p.Consensus, p.Now))
-	line("process", "%d, up %s, cepa %s", p.Pid, top.Age(p.Uptime), p.Version)
+	if b := p.Bandwidth; !p.Asleep() {
+		line("traffic", "in %s/s, out %s/s; in all %s in, %s out", top.Size(b.ReceivedRate), top.Size(b.SentRate), top.Size(b.Received), top.Size(b.Sent))
+		line("consensus", "%s", top.Consensus(p.Consensus, p.Now))
+	}
+	line("process", "%d, up %s, version %s", p.Pid, top.Age(p.Uptime), p.Version)
 	fmt.Fprintln(w)
 	if len(p.Problems) == 0 {
 		fmt.Fprintln(w, "Nothing needs your attention.")

@@ -96,7 +96,9 @@ func (m *model) title() string {
 	text += " of network " + clean(s.Network) + m.glyphs.dot
 	switch {
 	case m.failure != nil:
-		text += bad.Render("NO ANSWER")
+		return text + bad.Render("NO ANSWER")
+	case s.Asleep():
+		text += warn.Render("ASLEEP")
 	case s.Percent == 100:
 		text += good.Render("ready")
 	default:
@@ -152,7 +154,11 @@ func (m *model) body() []string {
 	case m.helping:
 		return m.helpLines()
 	case m.failure != nil:
-		return append([]string{bad.Render(failureText(m.failure)), ""}, m.tabBody()...)
+		var lines []string
+		for _, part := range strings.Split(lipgloss.Wrap(failureText(m.failure), m.width, " "), "\n") {
+			lines = append(lines, bad.Render(part))
+		}
+		return append(append(lines, ""), m.tabBody()...)
 	case m.facts == nil:
 		return []string{"Asking the node…"}
 	}

@@ -29,12 +29,14 @@ func (m *model) overview() []string {
 			line("waiting", "for %s", clean(s.Waiting))
 		}
 	}
-	if s.Role == "client" {
+	switch {
+	case s.Asleep():
+	case s.Role == "client":
 		line("port", "%s", s.Address)
 		line("guard", "%s", Guard(f.guards))
 		line("circuits", "%s", Circuits(f.circuits))
 		line("streams", "%d open, %d wait for a circuit", f.counters["circuit_streams"], f.counters["circuit_waiting"])
-	} else {
+	default:
 		kind := ""
 		if s.Exit {
 			kind = ", an exit"
@@ -43,7 +45,9 @@ func (m *model) overview() []string {
 		line("carries", "%d circuits of others, %d exit streams, on %d links", f.counters["relay_circuits"], f.counters["relay_exit_streams"], f.counters["links"])
 		line("memory", "%s of %s for queues", Size(uint64(f.counters["budget_used_bytes"])), Size(uint64(f.counters["budget_limit_bytes"])))
 	}
-	line("consensus", "%s", Consensus(s.Consensus, f.at))
+	if !s.Asleep() {
+		line("consensus", "%s", Consensus(s.Consensus, f.at))
+	}
 	problems := m.problems()
 	h := m.bodyHeight()
 	gap := []string{""}
