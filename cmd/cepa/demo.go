@@ -26,7 +26,7 @@ func demoCommand() *cli.Command {
 		Description: strings.TrimSpace(`
 Runs relays, directory authorities and a client on loopback addresses: real TCP, real TLS, circuits of
 three hops. With a PROGRAM, runs it with the proxy variables set (ALL_PROXY and its siblings)
-and exits with its status; without one, stays until Ctrl-C. The network is a test network: its
+and exits with its status (127: there is no such program); without one, stays until Ctrl-C. The network is a test network: its
 exits reach this machine and its local network, so do not let others use its port.
 
 Examples:
