@@ -326,16 +326,16 @@ func (c *Client) sayWhatIsLeft() {
 
 // Warnings are what a person should know of the paths: what the settings cost, and what keeps
 // circuits from being built.
-func (c *Client) Warnings() (lines []string) {
+func (c *Client) Warnings() (list []directory.Warning) {
 	if c.network != nil && !c.cfg.Restrict.Empty() {
 		left := c.network.left
-		lines = append(lines, fmt.Sprintf("the settings for paths leave %d %% of the bandwidth for guards, %d %% for middles, %d %% for exits: "+
-			"circuits are slower, and stand out from those of others", left[atGuard], left[atMiddle], left[atExit]))
+		list = append(list, directory.Warning{Code: directory.WarnPaths, Text: fmt.Sprintf("the settings for paths leave %d %% of the bandwidth for guards, %d %% for middles, %d %% for exits: "+
+			"circuits are slower, and stand out from those of others", left[atGuard], left[atMiddle], left[atExit])})
 	}
 	if err := c.Trouble(); err != nil {
-		lines = append(lines, "no circuit can be built: "+err.Error())
+		list = append(list, directory.Warning{Code: directory.WarnNoCircuit, Text: "no circuit can be built: " + err.Error()})
 	}
-	return lines
+	return list
 }
 
 // Trouble says what keeps circuits from being built now although no relay is to blame: this

@@ -191,7 +191,7 @@ func TestASettingThatCannotBeMet(t *testing.T) {
 		if c.never && (told == nil || !strings.Contains(told.Error(), c.want)) {
 			t.Errorf("%s: told %v", c.name, told)
 		}
-		if warnings := strings.Join(x.c.Warnings(), "\n"); !strings.Contains(warnings, "stand out") || c.never && !strings.Contains(warnings, c.want) {
+		if warnings := fmt.Sprint(x.c.Warnings()); !strings.Contains(warnings, "stand out") || c.never && !strings.Contains(warnings, c.want) {
 			t.Errorf("%s: warnings %q", c.name, warnings)
 		}
 		if !strings.Contains(log.String(), "stand out") {

@@ -6,22 +6,32 @@ import (
 	"time"
 )
 
-// Advise makes the problems of a status: what its percent, its consensus and its warnings say, with what to do.
+// Codes of problems that a status shows without a warning of the node.
+const (
+	CodeNotReady       = "not-ready"
+	CodeConsensusEnded = "consensus-ended"
+)
+
+// Advise makes the problems of a status: what its percent, its consensus and its notices say, with what to do.
 func Advise(s Status, now time.Time) []Problem {
 	var list []Problem
-	add := func(text, do string) { list = append(list, Problem{text, do}) }
+	add := func(code, text, do string) { list = append(list, Problem{code, text, do}) }
 	c := s.Consensus
 	switch {
 	case c != nil && !now.Before(c.ValidUntil):
-		add("the consensus has ended at "+c.ValidUntil.UTC().Format(time.DateTime)+" UTC and no newer one can be had: no circuit is built",
-			"check this machine's clock and network connection; if both are right, the authorities are down: ask whoever runs the network")
+		add(CodeConsensusEnded, "the consensus has ended at "+c.ValidUntil.UTC().Format(time.DateTime)+" UTC and no newer one can be had: no circuit is built", askAuthorities)
+	case s.Asleep(): // its notice says all
 	case s.Percent < 100 && s.Waiting != "":
-		add("not ready: "+s.Doing+", waiting for "+s.Waiting, notReady(s))
+		add(CodeNotReady, "not ready: "+s.Doing+", waiting for "+s.Waiting, notReady(s))
 	case s.Percent < 100 && s.Uptime >= 60:
-		add(fmt.Sprintf("not ready after %d s: %s", s.Uptime, s.Doing), notReady(s))
+		add(CodeNotReady, fmt.Sprintf("not ready after %d s: %s", s.Uptime, s.Doing), notReady(s))
 	}
-	for _, w := range s.Warnings {
-		add(w, adviceFor(w))
+	for _, n := range s.Notices {
+		do, ok := advice[n.Code]
+		if !ok {
+			do = "see the log for more ('cepa log DIR')"
+		}
+		add(n.Code, n.Text, do)
 	}
 	return list
 }
@@ -38,22 +48,23 @@ func notReady(s Status) string {
 	return "wait a minute; if it lasts, check the network connection, and see the log for what fails"
 }
 
-// adviceFor is what to do about a warning of the node, by how it begins or what it is about.
-func adviceFor(warning string) string {
-	for _, a := range []struct{ about, do string }{
-		{"update cepa", "install a newer version of cepa and restart this node"},
-		{"the consensus in use is of", "check this machine's clock and network connection; if both are right, the authorities are down: ask whoever runs the network"},
-		{"contradicting consensuses", "tell the operators of the network before you rely on it"},
-		{"newer network file", "nothing now: it is fetched again; if this lasts a day, get the file from whoever runs the network"},
-		{"other authorities", "if this lasts, get the present network file from whoever runs the network"},
-		{"no circuit can be built", "check this machine's network connection and clock; see the log for what fails"},
-		{"settings for paths", "remove what you do not need from [paths] in the settings"},
-		{"key", "see 'cepa keys --help' for renewing keys"},
-		{"certificate", "see 'cepa keys --help' for renewing certificates"},
-	} {
-		if strings.Contains(warning, a.about) {
-			return a.do
-		}
-	}
-	return "see the log for more"
+const askAuthorities = "check this machine's clock and network connection; if both are right, the authorities are down: ask whoever runs the network"
+
+// advice is what to do about a notice, by its code. A test of package daemon sees that none is missing.
+var advice = map[string]string{
+	"update-required":        "install a newer version of cepa and restart this node",
+	"update-recommended":     "install a newer version of cepa and restart this node",
+	"consensus-old":          askAuthorities,
+	"authorities-contradict": "tell the operators of the network before you rely on it",
+	"network-file-old":       "nothing now: it is fetched again; if this lasts a day, get the file from whoever runs the network",
+	"other-authorities":      "if this lasts, get the present network file from whoever runs the network",
+	"no-circuit":             "check this machine's network connection and clock; see the log for what fails ('cepa log DIR')",
+	"paths-narrow":           "remove what you do not need from [paths] in the settings",
+	"keys-end":               "renew the signing key in time: 'cepa keys renew --help' says how",
+	"address":                "do what it says, or nothing if it is wrong; 'cepa doctor DIR' looks closer",
+	"port-open":              "remove allow_remote and give a loopback address, or let a firewall admit only whom you mean",
+	"hibernating":            "nothing: it goes on by itself then; to go on now, raise accounting_gib and send SIGHUP",
 }
+
+// HasAdvice says whether there is advice for warnings of a code.
+func HasAdvice(code string) bool { return advice[code] != "" }

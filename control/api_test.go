@@ -23,7 +23,7 @@ func newFakeClient() *fakeClient { return new(fakeClient) }
 
 func (*fakeClient) Status(context.Context) (Status, error) {
 	return Status{
-		Name: "client", Role: "client", Percent: 100, Consensus: &Consensus{Relays: 7}, Warnings: []string{"w"}, Problems: []Problem{{"w", "d"}},
+		Name: "client", Role: "client", Percent: 100, Consensus: &Consensus{Relays: 7}, Warnings: []string{"w"}, Problems: []Problem{{"c", "w", "d"}},
 	}, nil
 }
 func (*fakeClient) Counters(context.Context) (map[string]int64, error) {
@@ -337,7 +337,8 @@ func TestAdviceForEveryProblem(t *testing.T) {
 	for _, s := range []Status{
 		{Percent: 10, Waiting: "the authorities"}, {Percent: 99, Doing: "cannot open the SOCKS port"}, {Percent: 30, Uptime: 90},
 		{Percent: 95, Role: "relay", Waiting: "the authorities to list this relay", Consensus: &Consensus{ValidUntil: now.Add(1)}},
-		{Percent: 100, Consensus: &Consensus{ValidUntil: now}}, {Percent: 100, Warnings: []string{"update cepa: it is old", "anything"}},
+		{Percent: 100, Consensus: &Consensus{ValidUntil: now}}, {Percent: 100, Notices: []Notice{{"update-required", "it is old"}, {"unheard-of", "anything"}}},
+		{Notices: []Notice{{"hibernating", "it sleeps"}}, Doing: Hibernating, Waiting: "the next month"},
 	} {
 		list := Advise(s, now)
 		if s.Uptime == 0 && s.Waiting == "" && s.Percent < 100 {
@@ -347,7 +348,7 @@ func TestAdviceForEveryProblem(t *testing.T) {
 			t.Errorf("nothing is said of %+v", s)
 		}
 		for _, p := range list {
-			if p.Text == "" || p.Do == "" {
+			if p.Code == "" || p.Text == "" || p.Do == "" {
 				t.Errorf("%+v: %+v", s, p)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -20,6 +21,9 @@ import (
 
 // ErrNotRunning says that no node serves the directory.
 var ErrNotRunning = errors.New("no running node")
+
+// ErrForbidden says that this user may not ask the node.
+var ErrForbidden = errors.New("this user may not ask it")
 
 // Bounds of what a client reads, in bytes.
 const (
@@ -56,17 +60,44 @@ func NewClient(dir string) *Client {
 	return &Client{name: "the node in " + dir, base: "http://node", http: &http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConns: 2}}}
 }
 
+// NewClientAt makes a Client of the node that answers at an address: unix:PATH, or HOST:PORT of a control port, which
+// wants its token.
+func NewClientAt(at, token string) (*Client, error) {
+	if path, ok := strings.CutPrefix(at, "unix:"); ok {
+		if path == "" {
+			return nil, errors.New("unix: needs the path of a node's control socket behind it")
+		}
+		dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", path)
+		}
+		return &Client{name: "the node at " + path, base: "http://node", http: &http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConns: 2}}}, nil
+	}
+	if host, port, err := net.SplitHostPort(at); err != nil || host == "" || port == "" {
+		return nil, fmt.Errorf("%q is neither unix:PATH nor HOST:PORT", at)
+	}
+	if token == "" {
+		return nil, fmt.Errorf("the control port %s wants its token: the node has written it to control.port in its folder", at)
+	}
+	return &Client{name: "the node at " + at, base: "http://" + at, token: token, http: &http.Client{Transport: &http.Transport{MaxIdleConns: 2}}}, nil
+}
+
 // NewPortClient makes a Client of the node whose state directory is dir, over its control port.
 func NewPortClient(dir string) (*Client, error) {
-	data, err := os.ReadFile(filepath.Join(dir, portName))
+	return NewPortClientOf(filepath.Join(dir, portName))
+}
+
+// NewPortClientOf is NewPortClient with the path of the file that a node has written for its control port, or of a copy.
+func NewPortClientOf(path string) (*Client, error) {
+	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("looking for the control port of the node in %s: %w; it has one if its settings say so", dir, err)
+		return nil, fmt.Errorf("looking for the control port: %w; the node has one if its settings say so", err)
 	}
 	var p portFile
 	if err := json.Unmarshal(data, &p); err != nil {
-		return nil, fmt.Errorf("looking for the control port of the node in %s: %w", dir, err)
+		return nil, fmt.Errorf("looking for the control port in %s: %w", path, err)
 	}
-	return &Client{name: "the node in " + dir, base: "http://" + p.Address, token: p.Token, http: &http.Client{Transport: &http.Transport{MaxIdleConns: 2}}}, nil
+	return &Client{name: "the node at " + p.Address, base: "http://" + p.Address, token: p.Token, http: &http.Client{Transport: &http.Transport{MaxIdleConns: 2}}}, nil
 }
 
 // Close closes idle connections.
@@ -227,6 +258,9 @@ func (c *Client) open(ctx context.Context, method, path string) (*http.Response,
 	if err != nil {
 		var op *net.OpError
 		if errors.As(err, &op) && op.Op == "dial" {
+			if errors.Is(err, fs.ErrPermission) {
+				return nil, fmt.Errorf("asking %s: %w", c.name, ErrForbidden)
+			}
 			return nil, fmt.Errorf("asking %s: %w there", c.name, ErrNotRunning)
 		}
 		var u *url.Error

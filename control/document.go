@@ -22,11 +22,22 @@ type Status struct {
 	Outside []string `json:"outside,omitempty" doc:"where relays say that they see this client, the latest first"`
 	// Warnings are what a person should know and perhaps do something about.
 	Warnings []string  `json:"warnings,omitempty" doc:"what a person should know; problems says the same with what to do"`
+	Notices  []Notice  `json:"-"` // the same with their codes, in the node only: Advise makes problems of them
 	Problems []Problem `json:"problems,omitempty" doc:"what keeps the node from working well, the worst first, and what to do about it"`
 }
 
+// Hibernating is what a relay does that has used up its month's traffic.
+const Hibernating = "hibernating"
+
+// Asleep says whether the node is a relay that has used up its month's traffic.
+func (s *Status) Asleep() bool { return s.Doing == Hibernating }
+
+// Notice is a warning and the code by which advice is found for it.
+type Notice struct{ Code, Text string }
+
 // Problem is something that a person should know, and what to do about it.
 type Problem struct {
+	Code string `json:"code" doc:"a word for what it is about, which stays the same when the text changes: not-ready, consensus-ended, update-required, update-recommended, consensus-old, authorities-contradict, network-file-old, other-authorities, paths-narrow, no-circuit, keys-end, address, port-open, hibernating; there may be more"`
 	Text string `json:"text" doc:"what is wrong"`
 	Do   string `json:"do" doc:"what to do about it"`
 }
@@ -81,6 +92,7 @@ type Stream struct {
 type Link struct {
 	Nickname  string `json:"nickname" doc:"of a relay that the consensus lists"`
 	Identity  string `json:"identity" doc:"64 hexadecimal digits; empty of a client"`
+	Authority bool   `json:"authority" doc:"the far end is a directory authority of the network file"`
 	Address   string `json:"address" doc:"of the far end; [scrubbed] of clients"`
 	Direction string `json:"direction" doc:"out when this node dialled, else in"`
 	Age       int64  `json:"age_seconds"`

@@ -103,6 +103,9 @@ func schemaOf(t reflect.Type, schemas object) object {
 	schemas[name] = object{"type": "object", "properties": properties, "required": required}
 	for f := range t.Fields() {
 		key, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if key == "-" {
+			continue
+		}
 		s := schemaOf(f.Type, schemas)
 		if doc := f.Tag.Get("doc"); doc != "" {
 			if s["$ref"] != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cepa/control"
+	"cepa/directory"
 	"cepa/env"
 )
 
@@ -163,6 +164,17 @@ func (sleeper) Counters(context.Context) (map[string]int64, error) {
 	return map[string]int64{"hibernating": 1}, nil
 }
 
+// A relay that sleeps is a control.Node without links and circuits, so that all who watch nodes can watch it.
+
+// Circuits implements control.Node.
+func (sleeper) Circuits(context.Context) ([]control.Circuit, error) { return []control.Circuit{}, nil }
+
+// Links implements control.Node.
+func (sleeper) Links(context.Context) ([]control.Link, error) { return []control.Link{}, nil }
+
+// Traffic implements control.Node.
+func (sleeper) Traffic() (received, sent uint64) { return 0, 0 }
+
 // Hibernate keeps the folder and the control socket of a relay that sleeps, until its month begins or ctx ends.
 func Hibernate(ctx context.Context, config RelayConfig, o Options, h *Hibernating) error {
 	s, err := newShell(o, config.Network, config.Dir)
@@ -177,9 +189,9 @@ func Hibernate(ctx context.Context, config RelayConfig, o Options, h *Hibernatin
 	}()
 	s.mu.Lock()
 	s.status.Role, s.status.Address = "relay", config.Address
-	s.status.Warnings = []string{h.Error() + "; to go on now, raise accounting_gib and send SIGHUP"}
+	s.status.Notices = []control.Notice{{Code: directory.WarnHibernating, Text: h.Error()}}
 	s.mu.Unlock()
-	s.onProgress(0, "hibernating", "the next month, "+h.Until.Format("2006-01-02 15:04 MST"))
+	s.onProgress(0, control.Hibernating, "the next month, "+h.Until.Format("2006-01-02 15:04 MST"))
 	if s.control, err = control.Listen(config.Dir, sleeper{s}); err != nil {
 		return err
 	}

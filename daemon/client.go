@@ -90,7 +90,7 @@ func (c *Client) start(restrict *circuit.Restrictions) error {
 	}
 	handler.LinkHandler = c.node
 	c.loop.AfterBatch(c.pipes.wake)
-	c.warnings = func() []string { return append(c.portWarnings(), c.node.Warnings()...) }
+	c.warnings = func() []directory.Warning { return append(c.portWarnings(), c.node.Warnings()...) }
 	c.outside = c.node.Outside
 	c.mu.Lock()
 	c.status.Role, c.status.Address = "client", c.ports.ports[0].String()

@@ -11,6 +11,7 @@ import (
 
 	"cepa/cell"
 	"cepa/circuit"
+	"cepa/directory"
 	"cepa/dnsport"
 	"cepa/socks"
 )
@@ -116,12 +117,12 @@ func (c *Client) closePorts() {
 }
 
 // portWarnings say that others can use the client.
-func (c *Client) portWarnings() (lines []string) {
+func (c *Client) portWarnings() (list []directory.Warning) {
 	for _, address := range c.ports.remote() {
-		lines = append(lines, "the port "+address+" is open beyond loopback: whoever reaches it can use the network through this client, "+
-			"and what goes to it is not encrypted; unless that is meant, remove allow_remote")
+		list = append(list, directory.Warning{Code: directory.WarnOpenPort, Text: "the port " + address + " is open beyond loopback: whoever reaches it can use the network through this client, " +
+			"and what goes to it is not encrypted; unless that is meant, remove allow_remote"})
 	}
-	return lines
+	return list
 }
 
 // counterName makes a part of a counter's name of words.

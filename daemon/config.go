@@ -4,14 +4,18 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 
+	"cepa/directory"
+	"cepa/metrics"
 	"cepa/nearest"
 )
 
@@ -134,8 +138,13 @@ const maxConfig = 1 << 20
 
 func loadTOML(path string, into any) error {
 	info, err := os.Stat(path)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return &explained{"reading the settings: there is no file " + path + "; 'cepa config new ROLE --out " + path + "' makes one", err}
+	case err != nil:
 		return fmt.Errorf("reading the settings: %w", err)
+	case info.IsDir():
+		return fmt.Errorf("reading the settings: %s is a folder, not a file", path)
 	}
 	if info.Size() > maxConfig {
 		return fmt.Errorf("reading the settings: %s has %d bytes, more than %d", path, info.Size(), maxConfig)
@@ -162,17 +171,32 @@ func decodeTOML(data []byte, into any) error {
 	err := d.Decode(into)
 	var strict *toml.StrictMissingError
 	if errors.As(err, &strict) && len(strict.Errors) > 0 {
-		e := strict.Errors[0]
-		row, column := e.Position()
-		key := strings.Join(e.Key(), ".")
-		return fmt.Errorf("line %d, column %d: there is no setting %q%s", row, column, key, suggestion(e.Key(), reflect.TypeOf(into)))
+		var all []string
+		for _, e := range strict.Errors[:min(len(strict.Errors), 10)] {
+			row, column := e.Position()
+			all = append(all, fmt.Sprintf("line %d, column %d: there is no setting %q%s", row, column, strings.Join(e.Key(), "."), suggestion(e.Key(), reflect.TypeOf(into))))
+		}
+		return errors.New(strings.Join(all, "\n   "))
 	}
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) {
 		row, column := decode.Position()
-		return fmt.Errorf("line %d, column %d: %w", row, column, err)
+		text := strings.TrimPrefix(decode.Error(), "toml: ")
+		if m := wrongType.FindStringSubmatch(text); m != nil {
+			text = fmt.Sprintf("%s has %s where %s is wanted", strings.Join(decode.Key(), "."), typeNames[m[1]], typeNames[m[2]])
+		}
+		return fmt.Errorf("line %d, column %d: %s", row, column, text)
 	}
 	return err
+}
+
+// wrongType is how the library says that a value is of another type than the setting: the TOML type, and Go's.
+var wrongType = regexp.MustCompile(`^cannot decode TOML (\w+(?: \w+)?) into (?:struct field \S+ |a Go value )?of type (\S+)$`)
+
+var typeNames = map[string]string{
+	"string": "a text", "int": "a number", "integer": "a number", "float": "a number with a point", "bool": "true or false", "boolean": "true or false",
+	"array": "a list", "inline table": "a table", "table": "a table", "[]string": "a list of texts", "uint16": "a number",
+	"[]daemon.Service": "a list of tables", "local date": "a date", "local time": "a time", "datetime": "a time",
 }
 
 // suggestion names the setting that a wrong key may have meant, of the same table.
@@ -251,11 +275,29 @@ func (c *RelayConfig) check() (listen netip.AddrPort, err error) {
 	if err := c.checkMore(); err != nil {
 		return listen, err
 	}
+	if err := directory.CheckNickname(c.Nickname); err != nil {
+		return listen, fmt.Errorf("nickname %q: %w", c.Nickname, err)
+	}
+	if err := directory.CheckContact(c.Contact); err != nil {
+		return listen, fmt.Errorf("contact: %w", err)
+	}
+	if err := errors.Join(c.Control.check(), checkMetrics(c.Metrics, c.MetricsPublic)); err != nil {
+		return listen, err
+	}
 	listen, err = netip.ParseAddrPort(c.Listen)
 	if err != nil {
 		return listen, fmt.Errorf("--listen %q is not an IP address and port such as 0.0.0.0:%d", c.Listen, DefaultRelayPort)
 	}
 	return listen, nil
+}
+
+// checkMetrics finds what is wrong with the port for monitoring.
+func checkMetrics(address string, public bool) error {
+	if address == "" {
+		return nil
+	}
+	_, err := metrics.Check(address, public)
+	return err
 }
 
 // check fills in defaults and finds what cannot work.
@@ -269,6 +311,9 @@ func (c *ClientConfig) check() (ports localPorts, err error) {
 	fillDefaults(c)
 	if c.MemoryMiB < 16 || c.MemoryMiB > 1<<20 {
 		return ports, fmt.Errorf("memory_mib is %d: it must be from 16 to %d", c.MemoryMiB, 1<<20)
+	}
+	if err := errors.Join(c.Control.check(), checkMetrics(c.Metrics, c.MetricsPublic)); err != nil {
+		return ports, err
 	}
 	return c.localPorts()
 }

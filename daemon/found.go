@@ -126,8 +126,15 @@ func foundRelay(dir string, id cert.NetworkID) (s cert.Signer, err error) {
 // LoadNetwork reads and verifies a network file.
 func LoadNetwork(path string) (*directory.Network, error) {
 	info, err := os.Stat(path)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, &explained{"reading the network file: there is no file " + path + "; you get one from whoever runs the network, and 'cepa network new' founds one", err}
+	case errors.Is(err, fs.ErrPermission):
+		return nil, &explained{"reading the network file: this user may not read " + path + "; it is no secret: have it copied to where you may", err}
+	case err != nil:
 		return nil, fmt.Errorf("reading the network file: %w", err)
+	case info.IsDir():
+		return nil, fmt.Errorf("reading the network file: %s is a folder; the file in it is mostly called network.toml", path)
 	}
 	if info.Size() > directory.MaxNetworkFile {
 		return nil, fmt.Errorf("reading the network file: %s has %d bytes, more than %d", path, info.Size(), directory.MaxNetworkFile)
@@ -138,7 +145,7 @@ func LoadNetwork(path string) (*directory.Network, error) {
 	}
 	network, err := directory.ParseNetworkFile(text)
 	if err != nil {
-		return nil, fmt.Errorf("reading the network file: %s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w (if it is the right file, get it again from whoever runs the network)", path, err)
 	}
 	return network, nil
 }

@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"syscall"
 
 	"cepa/metrics"
 )
@@ -36,6 +38,9 @@ func (s *shell) serveMetrics(address string, public bool, counters func(context.
 		return nil
 	}
 	server, err := metrics.Listen(address, public, metricsSource{counters, s}, s.options.Log)
+	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL) {
+		return PortFault("the port for metrics", address, "metrics", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -64,7 +65,8 @@ type shell struct {
 	status control.Status
 
 	// warnings are asked for on the loop; it may be nil.
-	warnings func() []string
+	warnings func() []directory.Warning
+	notices  []control.Notice // the warnings that were heard last, under mu
 	// outside is where others see this node; it is asked on the loop, and may be nil.
 	outside func() []netip.Addr
 
@@ -136,8 +138,9 @@ const warningTime = time.Second
 
 // Status implements control.Source.
 func (s *shell) Status(ctx context.Context) (control.Status, error) {
-	var warnings []string
+	var warnings []directory.Warning
 	var outside []netip.Addr
+	heardAll := false
 	if s.warnings != nil {
 		ctx, cancel := context.WithTimeout(ctx, warningTime)
 		defer cancel()
@@ -150,13 +153,23 @@ func (s *shell) Status(ctx context.Context) (control.Status, error) {
 			heard <- func() { warnings, outside = w, o }
 		}) == nil {
 			(<-heard)()
+			heardAll = true
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	status := s.status
 	status.Uptime = int64(time.Since(s.started).Seconds())
-	status.Warnings = append(status.Warnings, warnings...)
+	if heardAll {
+		s.notices = nil
+		for _, w := range warnings {
+			s.notices = append(s.notices, control.Notice(w))
+		}
+	}
+	status.Notices = append(slices.Clone(status.Notices), s.notices...)
+	for _, n := range status.Notices {
+		status.Warnings = append(status.Warnings, n.Text)
+	}
 	for _, a := range outside {
 		status.Outside = append(status.Outside, a.String())
 	}

@@ -12,9 +12,11 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"cepa/cert"
@@ -57,17 +59,32 @@ func newObserver() *observer {
 // startControl opens the control socket, and the port if there is to be one.
 func (s *shell) startControl(dir string, config ControlConfig, src control.Source) error {
 	s.observer.config = config
-	o := control.Options{Dir: dir, Source: src}
-	if config.Listen != "" {
-		at, err := netip.ParseAddrPort(config.Listen)
-		if err != nil {
-			return fmt.Errorf("control.listen %q is not an IP address and port such as %s", config.Listen, DefaultControl)
-		}
-		o.Listen = at
+	if err := config.check(); err != nil {
+		return err
 	}
+	o := control.Options{Dir: dir, Source: src}
+	o.Listen, _ = netip.ParseAddrPort(config.Listen) // checked; none if empty
 	var err error
 	s.control, err = control.Start(o)
+	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EADDRNOTAVAIL) {
+		return PortFault("the control port", config.Listen, "listen in [control]", err)
+	}
 	return err
+}
+
+// check finds what cannot work.
+func (c *ControlConfig) check() error {
+	if c.Listen == "" {
+		return nil
+	}
+	at, err := netip.ParseAddrPort(c.Listen)
+	switch {
+	case err != nil:
+		return fmt.Errorf("control.listen %q is not an IP address and port such as %s", c.Listen, DefaultControl)
+	case !at.Addr().IsLoopback():
+		return fmt.Errorf("control.listen %s is not a loopback address such as %s; to reach it from elsewhere forward the port with ssh", c.Listen, DefaultControl)
+	}
+	return nil
 }
 
 // Hub implements control.Node.
@@ -99,7 +116,11 @@ func (s *shell) statusChanged() {
 	}
 	s.mu.Lock()
 	status := s.status
+	status.Notices = append(slices.Clone(status.Notices), s.notices...)
 	s.mu.Unlock()
+	for _, n := range status.Notices {
+		status.Warnings = append(status.Warnings, n.Text)
+	}
 	status.Uptime = int64(time.Since(s.started).Seconds())
 	status.Problems = control.Advise(status, time.Now())
 	s.observer.hub.Publish(control.EventStatus, status)
@@ -154,6 +175,7 @@ func (s *shell) linksOf(ctx context.Context, describe func(most int) []flow.Link
 		if !i.Peer.Client() {
 			l.Identity, l.Address = i.Peer.Identity.String(), i.Peer.Address.String()
 			l.Nickname, _ = name(c, i.Peer.Identity)
+			l.Authority = s.network.IsAuthority(i.Peer.Identity)
 		}
 		list = append(list, l)
 	}

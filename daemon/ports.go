@@ -193,12 +193,12 @@ func (l localPorts) free() error {
 				return fmt.Errorf("opening the local port: %w", err)
 			}
 		} else if _, err := FreePort(p.tcp); err != nil {
-			return fmt.Errorf("opening the SOCKS port: %w", err)
+			return PortFault("the SOCKS port", p.String(), "--socks (or --port)", err)
 		}
 	}
 	if l.dns.IsValid() {
 		if _, err := FreePort(l.dns); err != nil {
-			return fmt.Errorf("opening the DNS port: %w", err)
+			return PortFault("the DNS port", l.dns.String(), "--dns", err)
 		}
 	}
 	return nil

@@ -81,7 +81,7 @@ func TestPortsTogether(t *testing.T) {
 	if err != nil || len(l.remote()) != 2 {
 		t.Errorf("%q, %v", l.remote(), err)
 	}
-	if lines := (&Client{ports: l}).portWarnings(); len(lines) != 2 || !strings.Contains(lines[0], "allow_remote") {
+	if lines := (&Client{ports: l}).portWarnings(); len(lines) != 2 || !strings.Contains(lines[0].Text, "allow_remote") {
 		t.Errorf("warned by %q", lines)
 	}
 }

@@ -126,7 +126,7 @@ func (r *Relay) start(listen netip.AddrPort) error {
 	var err error
 	r.listener, err = net.Listen("tcp", listen.String())
 	if err != nil {
-		return fmt.Errorf("opening the relay port: %w", err)
+		return PortFault("the relay port", listen.String(), "--listen", err)
 	}
 	if r.address, err = r.announced(r.listener.Addr().(*net.TCPAddr).AddrPort()); err != nil {
 		return err
@@ -151,7 +151,7 @@ func (r *Relay) start(listen netip.AddrPort) error {
 		return err
 	}
 	r.keys, r.generation, r.certified = keys, keys.Generation(), time.Now()
-	r.warnings = func() []string { return append(keys.Warnings(), r.node.Warnings()...) }
+	r.warnings = func() []directory.Warning { return append(keys.Warnings(), r.node.Warnings()...) }
 	handler := &lateHandler{}
 	r.links, err = link.New(link.Config{
 		Loop: r.loop, AfterBatch: r.loop.AfterBatch, Network: r.network.ID, Handler: handler, Credentials: credentials,

@@ -86,7 +86,7 @@ func choosePort(o *Options) error {
 		free, err = daemon.FreePort(netip.AddrPortFrom(o.Socks.Addr(), 0))
 	}
 	if err != nil {
-		return fmt.Errorf("the SOCKS port: %w; choose another with --socks 127.0.0.1:PORT", err)
+		return daemon.PortFault("the SOCKS port", o.Socks.String(), "--socks 127.0.0.1:PORT", err)
 	}
 	o.Socks = free
 	return nil
@@ -99,10 +99,12 @@ func (d *Demo) awaitReady(ctx context.Context) error {
 	failed := make(chan error, 1)
 	go func() { failed <- d.nodes.wait(ctx) }()
 	var last control.Status
+	said := make(map[string]bool)
 	for {
 		s, err := control.GetStatus(ctx, d.layout.client.Dir)
 		if err == nil {
-			if s.Percent != last.Percent || s.Doing != last.Doing {
+			if !said[s.Doing] {
+				said[s.Doing] = true // a young network goes back and forth
 				d.options.Message("%3d %%  %s", s.Percent, s.Doing)
 			}
 			last = s

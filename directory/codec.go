@@ -259,8 +259,11 @@ func checkText(s, what string, limit int) error {
 	return nil
 }
 
-// checkNickname checks a nickname: empty, or 1 to 19 of letters, digits and "-".
-func checkNickname(s string) error {
+// CheckContact checks what an operator says of how to be reached: printable text of at most 512 bytes.
+func CheckContact(s string) error { return checkText(s, "contact", maxContact) }
+
+// CheckNickname checks a nickname: empty, or 1 to 19 of letters, digits and "-".
+func CheckNickname(s string) error {
 	for i := range len(s) {
 		c := s[i]
 		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' || len(s) > 19 {

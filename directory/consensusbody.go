@@ -451,7 +451,7 @@ func (r *Relay) check(test bool) error {
 	if err := checkAddrs(r.Addresses, test); err != nil {
 		return err
 	}
-	if err := checkNickname(r.Nickname); err != nil {
+	if err := CheckNickname(r.Nickname); err != nil {
 		return err
 	}
 	if err := r.Protocols.check(); err != nil {

@@ -268,7 +268,7 @@ func (d *Descriptor) check(network *Network) error {
 	if err := checkText(d.Software, "software", maxSoftware); err != nil {
 		return err
 	}
-	if err := checkNickname(d.Nickname); err != nil {
+	if err := CheckNickname(d.Nickname); err != nil {
 		return err
 	}
 	if err := d.Protocols.check(); err != nil {

@@ -176,7 +176,7 @@ func TestFreezeByEverybodyIsTold(t *testing.T) {
 		t.Errorf("too soon: %q", got)
 	}
 	w.f.Run(90 * time.Minute)
-	if got := c.follower.Warnings(); len(got) != 1 || !strings.Contains(got[0], "no newer one can be had") {
+	if got := c.follower.Warnings(); len(got) != 1 || !strings.Contains(got[0].Text, "no newer one can be had") {
 		t.Errorf("after three intervals: %q", got)
 	}
 }
@@ -193,12 +193,12 @@ func TestTooOldSoftwareStops(t *testing.T) {
 	w.all(mirror(first))
 	c.start()
 	w.until(time.Second, "a consensus", func() bool { return c.follower.Current() != nil })
-	if got := c.follower.Warnings(); len(got) != 1 || !strings.Contains(got[0], "update cepa soon") {
+	if got := c.follower.Warnings(); len(got) != 1 || !strings.Contains(got[0].Text, "update cepa soon") {
 		t.Errorf("recommended: %q", got)
 	}
 	w.all(mirror(second))
 	w.until(3*time.Hour, "an end", func() bool { return c.follower.Current() == nil })
-	if got := c.follower.Warnings(); len(got) != 1 || !strings.Contains(got[0], "update cepa: ") {
+	if got := c.follower.Warnings(); len(got) != 1 || !strings.Contains(got[0].Text, "update cepa: ") {
 		t.Errorf("required: %q", got)
 	}
 	if last := c.progress[len(c.progress)-1]; !strings.Contains(last, "update cepa") {
@@ -272,7 +272,8 @@ func TestForkIsToldAfterARestartToo(t *testing.T) {
 	w.until(3*time.Hour, "an alarm", func() bool { return c.follower.Stats().Forks > 0 })
 	w.f.Run(time.Second)
 	for range 2 {
-		if got := c.follower.Warnings(); !slices.ContainsFunc(got, func(s string) bool {
+		if got := c.follower.Warnings(); !slices.ContainsFunc(got, func(w Warning) bool {
+			s := w.Text
 			return strings.Contains(s, one.Head.Digest.Short()) && strings.Contains(s, other.Head.Digest.Short())
 		}) {
 			t.Errorf("%q", got)

@@ -238,7 +238,7 @@ func TestClientThatWasAwayFollowsAllFiles(t *testing.T) {
 	if c.follower.Current() != nil || c.follower.Network().Serial != 1 {
 		t.Error("a file that does not follow was taken")
 	}
-	if got := c.follower.Warnings(); len(got) != 1 || !strings.Contains(got[0], "get the present network file") {
+	if got := c.follower.Warnings(); len(got) != 1 || !strings.Contains(got[0].Text, "get the present network file") {
 		t.Errorf("nobody was told: %q", got)
 	}
 }

@@ -6,6 +6,33 @@ import (
 	"time"
 )
 
+// Warning is something that a person should know.
+type Warning struct {
+	Code string // what it is about: one of the words below, for programs and for who gives advice
+	Text string // a short line
+}
+
+// Codes of warnings. They are part of the control API: none changes its meaning.
+const (
+	WarnUpdateNow     = "update-required"
+	WarnUpdateSoon    = "update-recommended"
+	WarnStale         = "consensus-old"
+	WarnContradiction = "authorities-contradict"
+	WarnNetworkFile   = "network-file-old"
+	WarnOthers        = "other-authorities"
+	WarnPaths         = "paths-narrow"
+	WarnNoCircuit     = "no-circuit"
+	WarnKeys          = "keys-end"
+	WarnAddress       = "address"
+	WarnOpenPort      = "port-open"
+	WarnHibernating   = "hibernating"
+)
+
+// WarningCodes are all of them.
+func WarningCodes() []string {
+	return []string{WarnUpdateNow, WarnUpdateSoon, WarnStale, WarnContradiction, WarnNetworkFile, WarnOthers, WarnPaths, WarnNoCircuit, WarnKeys, WarnAddress, WarnOpenPort, WarnHibernating}
+}
+
 // contradiction are two heads that contradict each other although a quorum has signed both: proof that authorities broke
 // their word. It is stored as the length u32 of the first and both.
 type contradiction struct{ one, other *Head }
@@ -34,30 +61,31 @@ func (f *Follower) loadContradiction() {
 	f.fork = &contradiction{one, other}
 }
 
-// Warnings are what a person should know of the directory now, in short lines: nothing when all is well.
-func (f *Follower) Warnings() []string {
-	var out []string
+// Warnings are what a person should know of the directory now: nothing when all is well.
+func (f *Follower) Warnings() []Warning {
+	var out []Warning
+	warn := func(code, format string, args ...any) { out = append(out, Warning{code, fmt.Sprintf(format, args...)}) }
 	wall := f.env.Clock.Wall()
 	if missing := f.lacking(); len(missing) > 0 {
-		out = append(out, fmt.Sprintf("update cepa: this version lacks what the network requires (%s), and does not use it", missing))
+		warn(WarnUpdateNow, "update cepa: this version lacks what the network requires (%s), and does not use it", missing)
 	} else if c := f.Current(); c != nil {
 		if missing := OurProtocols().Missing(c.Recommended); len(missing) > 0 {
-			out = append(out, fmt.Sprintf("update cepa soon: this version lacks what the network recommends (%s)", missing))
+			warn(WarnUpdateSoon, "update cepa soon: this version lacks what the network recommends (%s)", missing)
 		}
 		if c.Head.State(wall) == Stale {
-			out = append(out, fmt.Sprintf("the consensus in use is of %s and can be used until %s: no newer one can be had",
-				c.Head.ValidAfter.Format(time.DateTime), c.Head.ValidUntil.Format(time.DateTime)))
+			warn(WarnStale, "the consensus in use is of %s and can be used until %s: no newer one can be had",
+				c.Head.ValidAfter.Format(time.DateTime), c.Head.ValidUntil.Format(time.DateTime))
 		}
 	}
 	if f.fork != nil {
-		out = append(out, fmt.Sprintf("the authorities have signed two contradicting consensuses, %s of %s and %s of %s: tell the operators of the network, and keep the file %s in the state folder, which proves it; remove it when that is settled",
-			f.fork.one.Digest.Short(), f.fork.one.ValidAfter.Format(time.DateTime), f.fork.other.Digest.Short(), f.fork.other.ValidAfter.Format(time.DateTime), forkBlob))
+		warn(WarnContradiction, "the authorities have signed two contradicting consensuses, %s of %s and %s of %s: tell the operators of the network, and keep the file %s in the state folder, which proves it; remove it when that is settled",
+			f.fork.one.Digest.Short(), f.fork.one.ValidAfter.Format(time.DateTime), f.fork.other.Digest.Short(), f.fork.other.ValidAfter.Format(time.DateTime), forkBlob)
 	}
 	if f.behind() && f.updating == nil {
-		out = append(out, fmt.Sprintf("the network has a newer network file, of serial %d instead of %d, which could not be fetched yet", f.current.NetworkSerial, f.network.Serial))
+		warn(WarnNetworkFile, "the network has a newer network file, of serial %d instead of %d, which could not be fetched yet", f.current.NetworkSerial, f.network.Serial)
 	}
 	if f.strangers {
-		out = append(out, "relays show consensuses of other authorities than the network file here names: if this lasts, get the present network file from whoever runs the network")
+		warn(WarnOthers, "relays show consensuses of other authorities than the network file here names: if this lasts, get the present network file from whoever runs the network")
 	}
 	return out
 }

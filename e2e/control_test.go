@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -154,6 +155,18 @@ func TestControlPort(t *testing.T) {
 		t.Fatal(err)
 	}
 	openStream(t, s.Address, "u")
+	asked := command(t, "circuits", "--control", port.Address)
+	asked.Env = append(asked.Env, "CEPA_CONTROL_TOKEN="+port.Token)
+	for _, cmd := range []*exec.Cmd{asked, command(t, "circuits", "--control", filepath.Join(dir, "control.port"))} {
+		if out, code := finish(t, 20*time.Second, cmd); code != 0 || !strings.Contains(out, "hello.demo:80") {
+			t.Errorf("%q: status %d: %s", cmd.Args, code, out)
+		}
+	}
+	wrong := command(t, "circuits", "--control", port.Address)
+	wrong.Env = append(wrong.Env, "CEPA_CONTROL_TOKEN=x")
+	if out, code := finish(t, 20*time.Second, wrong); code != 1 || !strings.Contains(out, "new with each start") {
+		t.Errorf("a wrong token: status %d: %s", code, out)
+	}
 	curl := func(args ...string) string {
 		t.Helper()
 		c := command(t)

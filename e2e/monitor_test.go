@@ -158,6 +158,12 @@ func TestPrometheusScrapesARelay(t *testing.T) {
 	for query, want := range map[string]string{"cepa_up": "1", "cepa_ready": "1", "cepa_consensus_listed": "1", `ALERTS{alertname="CepaStuck"}`: ""} {
 		within(t, 60*time.Second, query+" is "+want+"\n"+prometheus.tail(), func() bool { return ask(query) == want })
 	}
+	for path, want := range map[string]string{"/healthz": "", "/readyz": "", "/metrics": "cepa_ready"} { // as a container platform asks
+		out, code := finish(t, 10*time.Second, exec.Command(need(t, "curl"), "-sS", "-q", "--fail", "http://"+metricsAt+path))
+		if code != 0 || !strings.Contains(out, want) {
+			t.Errorf("%s: status %d: %.300s", path, code, out)
+		}
+	}
 	if ask(`count({__name__=~"cepa_.*"})`) < "1" || ask("process_resident_memory_bytes") == "" || ask("go_goroutines") == "" {
 		t.Error("metrics are missing")
 	}

@@ -5,6 +5,7 @@ package e2e
 import (
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -183,6 +184,49 @@ func TestReload(t *testing.T) {
 	hup("family_keys, log_level are in force")
 	if !p.running() {
 		t.Error("it has ended")
+	}
+}
+
+// TestHibernationSurvivesAKill: a relay that uses up its month while it runs leaves and sleeps; killed and started again
+// it sleeps on, and serves nothing.
+func TestHibernationSurvivesAKill(t *testing.T) {
+	notShort(t)
+	t.Parallel()
+	o := setUpRelay(t, "127.31.4.1:9001")
+	now := time.Now().UTC()
+	month := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
+	file := filepath.Join(o.state, "accounting.json")
+	const left = 8 << 10 // bytes, which the directory alone uses up in a moment
+	used, _ := json.Marshal(map[string]any{"since": month, "received": 1 << 30, "sent": 1<<30 - left})
+	if err := os.WriteFile(file, used, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o.set(t, "accounting_gib = 2")
+	p := o.start(t)
+	if strings.Contains(p.output(), "sleeping") {
+		t.Fatalf("it sleeps before the month is used up:\n%s", p.tail())
+	}
+	within(t, 60*time.Second, "the month is used up, and it sleeps", func() bool {
+		s, err := status(o.state)
+		return err == nil && s.Doing == "hibernating"
+	})
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+		p.signal(sig)
+		within(t, 10*time.Second, "it has ended", func() bool { return !p.running() })
+		p = o.start(t)
+		says(t, p, "hibernating")
+		if c, err := net.DialTimeout("tcp", "127.31.4.1:9001", time.Second); err == nil {
+			c.Close()
+			t.Error("it sleeps and serves")
+		}
+	}
+	out, code := finish(t, 20*time.Second, command(t, "status", o.state))
+	if code != 0 || strings.Count(out, "WARNING") != 1 || !strings.Contains(out, ": ASLEEP") || !strings.Contains(out, "raise accounting_gib") {
+		t.Errorf("status %d: %s", code, out)
+	}
+	var kept struct{ Sent, Received int64 }
+	if text, err := os.ReadFile(file); err != nil || json.Unmarshal(text, &kept) != nil || kept.Sent+kept.Received < 2<<30 {
+		t.Errorf("%s, %v", text, err)
 	}
 }
 

@@ -186,7 +186,7 @@ func (c *Client) NewIdentity() { c.circuits.NewIdentity() }
 
 // Warnings are what a person should know of the directory and of the paths, in short lines. They are asked for on
 // the loop.
-func (c *Client) Warnings() []string {
+func (c *Client) Warnings() []directory.Warning {
 	return append(c.follower.Warnings(), c.circuits.Warnings()...)
 }
 

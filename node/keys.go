@@ -195,9 +195,9 @@ func (k *Keys) missed() string {
 }
 
 // Warnings are what the operator should know of the keys; none if all is well.
-func (k *Keys) Warnings() []string {
+func (k *Keys) Warnings() []directory.Warning {
 	if k.identity == nil && k.signer.Certificate.Until.Sub(k.env.Clock.Wall()) <= renewSigning {
-		return []string{k.missed()}
+		return []directory.Warning{{Code: directory.WarnKeys, Text: k.missed()}}
 	}
 	return nil
 }

@@ -78,7 +78,7 @@ func TestIdentityStaysOffline(t *testing.T) {
 		t.Error("the identity key is on the machine")
 	}
 	k.f.Run(24 * 24 * time.Hour)
-	if w := keys.Warnings(); len(w) != 1 || !strings.Contains(w[0], "cepa keys renew") {
+	if w := keys.Warnings(); len(w) != 1 || !strings.Contains(w[0].Text, "cepa keys renew") {
 		t.Errorf("before the end: %q", w)
 	}
 	before := strings.Count(k.log.String(), "keys renew")

@@ -298,10 +298,10 @@ func (r *Relay) onNetwork(n *directory.Network) {
 }
 
 // Warnings are what a person should know of the directory and of the relay's own address, in short lines. They are asked for on the loop.
-func (r *Relay) Warnings() []string {
+func (r *Relay) Warnings() []directory.Warning {
 	list := r.follower.Warnings()
 	if w := r.addressWarning(); w != "" && !r.cfg.DirectoryOnly {
-		list = append(list, w)
+		list = append(list, directory.Warning{Code: directory.WarnAddress, Text: w})
 	}
 	return list
 }

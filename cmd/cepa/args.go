@@ -17,6 +17,14 @@ func reorder(app *cli.App, args []string) ([]string, error) {
 		return args, nil
 	}
 	out, rest := []string{args[0]}, args[1:]
+	if len(rest) > 0 { // what other programs call so
+		switch rest[0] {
+		case "help":
+			rest = append(slices.Clone(rest[1:]), "--help")
+		case "version":
+			rest = append([]string{"--version"}, rest[1:]...)
+		}
+	}
 	commands, flags, path := app.Commands, app.Flags, "cepa"
 	for len(commands) > 0 && len(rest) > 0 {
 		word := rest[0]

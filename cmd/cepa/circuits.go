@@ -26,21 +26,20 @@ Example:
    cepa demo --dir /tmp/overlay --processes &
    cepa status --wait 30s /tmp/overlay/client
    cepa circuits /tmp/overlay/client`),
-		Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "as JSON: an object with circuits and streams"}},
+		Flags: []cli.Flag{controlFlag(), &cli.BoolFlag{Name: "json", Usage: "as JSON: an object with circuits and streams"}},
 		Action: func(c *cli.Context) error {
-			dir, err := nodeDir(c)
+			node, err := askNode(c)
 			if err != nil {
 				return err
 			}
-			node := control.NewClient(dir)
 			defer node.Close()
 			streams, err := node.Streams(c.Context)
 			if err != nil {
-				return nodeError(err)
+				return node.nodeError(err)
 			}
 			circuits, err := node.Circuits(c.Context)
 			if err != nil {
-				return nodeError(err)
+				return node.nodeError(err)
 			}
 			if c.Bool("json") {
 				return printJSON(c, struct {

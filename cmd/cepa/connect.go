@@ -44,7 +44,7 @@ Example:
 
 func runConnect(c *cli.Context) error {
 	if c.Args().Len() != 2 {
-		return usagef("'cepa connect' needs HOST and PORT, not %d arguments", c.Args().Len())
+		return usagef("'cepa connect' needs HOST and PORT and nothing else: cepa connect hello.demo 80")
 	}
 	host := strings.TrimSuffix(strings.TrimPrefix(c.Args().Get(0), "["), "]")
 	port, err := strconv.ParseUint(c.Args().Get(1), 10, 16)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -25,7 +26,7 @@ func demoCommand() *cli.Command {
 		Description: strings.TrimSpace(`
 Runs relays, directory authorities and a client on loopback addresses: real TCP, real TLS, circuits of
 three hops. With a PROGRAM, runs it with the proxy variables set (ALL_PROXY and its siblings)
-and exits with its status; without one, stays until Ctrl-C. The network is a test network: its
+and exits with its status (127: there is no such program); without one, stays until Ctrl-C. The network is a test network: its
 exits reach this machine and its local network, so do not let others use its port.
 
 Examples:
@@ -74,6 +75,12 @@ func runDemo(c *cli.Context) error {
 	}
 	if err := daemon.CheckPolicy(c.String("exit-policy")); err != nil {
 		return usagef("--exit-policy: %v", err)
+	}
+	if len(program) > 0 { // before a network is started for it
+		if _, err := exec.LookPath(program[0]); err != nil {
+			fmt.Fprintf(c.App.ErrWriter, "cepa: demo: %v\n", missingProgram(program[0], err))
+			return statusError{exitNotFound}
+		}
 	}
 	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime"
-	"strings"
 	"time"
 
 	"cepa/control"
@@ -54,6 +53,9 @@ const (
 func diagnose(f facts) []finding {
 	if f.notAsked != nil {
 		return append([]finding{f.checkRunning()}, f.checkDisk(), f.checkFolder())
+	}
+	if f.status.Asleep() { // it does nothing that could be looked at
+		return append([]finding{f.checkRunning(), f.checkDisk(), f.checkFolder()}, f.warnings()...)
 	}
 	list := []finding{f.checkRunning(), f.checkReady(), f.checkClock(), f.checkConsensus(), f.checkVersion()}
 	if f.relay() {
@@ -106,7 +108,10 @@ func (f *facts) checkClock() finding {
 	if skew < 0 {
 		where = "ahead of"
 	}
-	text := fmt.Sprintf("the clock here is %s %s that of %d relays", skew.Abs().Round(time.Millisecond), where, of)
+	text := fmt.Sprintf("the clock here is %s %s that of %d relays", skew.Abs().Round(time.Second), where, of)
+	if skew.Abs() < time.Second {
+		text = fmt.Sprintf("the clock here agrees with that of %d relays within a second", of)
+	}
 	switch {
 	case of > 0 && of < skewRelays && skew.Abs() >= skewBad:
 		return finding{check, levelWarning, text + ", which are too few to be sure", do}
@@ -310,12 +315,10 @@ func (f *facts) checkHandshakes() finding {
 // warnings are those of the node's own.
 func (f *facts) warnings() []finding {
 	var list []finding
-	for _, w := range f.status.Warnings {
-		what, do, found := strings.Cut(w, ": ")
-		if !found {
-			do = "see docs/relay.md, \"When something is wrong\""
+	for _, p := range f.status.Problems {
+		if p.Code != control.CodeNotReady && p.Code != control.CodeConsensusEnded { // which have checks of their own
+			list = append(list, finding{"warning", levelWarning, p.Text, p.Do})
 		}
-		list = append(list, finding{"warning", levelWarning, what, do})
 	}
 	return list
 }

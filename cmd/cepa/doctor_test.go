@@ -79,7 +79,13 @@ func TestDoctorFindsEachFault(t *testing.T) {
 		"handshakes now":      {func(f *facts) { f.after["relay_refused_age"] = 3 }, "handshakes", levelWarning, "refused now"},
 		"handshakes once":     {func(f *facts) { f.after["relay_refused_age"], f.before["relay_refused_age"] = 500, 500 }, "handshakes", levelWarning, "500 of 1500"},
 		"flood":               {func(f *facts) { f.after["relay_refused_rate"] = 900 }, "handshakes", levelWarning, "not this node's fault"},
-		"own warning":         {func(f *facts) { f.status.Warnings = []string{"update the moon: by rocket"} }, "warning", levelWarning, "update the moon"},
+		"asleep": {func(f *facts) {
+			f.status.Percent, f.status.Doing, f.status.Consensus, f.after = 0, control.Hibernating, nil, map[string]int64{}
+			f.status.Problems = []control.Problem{{Code: "hibernating", Text: "the month is used up", Do: "nothing"}}
+		}, "warning", levelWarning, "the month is used up"},
+		"own warning": {func(f *facts) {
+			f.status.Problems = []control.Problem{{Code: "moon", Text: "update the moon", Do: "by rocket"}, {Code: control.CodeNotReady, Text: "x", Do: "y"}}
+		}, "warning", levelWarning, "update the moon"},
 	} {
 		f := healthy()
 		c.fault(&f)

@@ -24,6 +24,14 @@ func socksFlag() cli.Flag {
 	return &cli.StringFlag{Name: "socks", Value: daemon.DefaultSocks, Usage: "`ADDRESS` of a running client's SOCKS5 port", EnvVars: []string{"CEPA_SOCKS"}}
 }
 
+// missingProgram says that there is no such program; other errors stay as they are.
+func missingProgram(name string, err error) error {
+	if errors.Is(err, exec.ErrNotFound) {
+		return fmt.Errorf("there is no program %s: it is not installed, or not in PATH", name)
+	}
+	return err
+}
+
 func execCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "exec",
@@ -66,7 +74,7 @@ Examples:
 				status = exitConfine
 			}
 			if err != nil {
-				fmt.Fprintf(c.App.ErrWriter, "cepa: exec: %v\n", err)
+				fmt.Fprintf(c.App.ErrWriter, "cepa: exec: %v\n", missingProgram(c.Args().First(), err))
 			}
 			if status != 0 {
 				return statusError{status}

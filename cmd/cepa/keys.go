@@ -102,7 +102,7 @@ const day = 24 * time.Hour
 // keysFolder reads --dir and the network file.
 func keysFolder(c *cli.Context, needed ...string) (dir string, n *directory.Network, err error) {
 	if c.Args().Present() {
-		return "", nil, usagef("'cepa keys %s' takes no argument %q", c.Command.Name, c.Args().First())
+		return "", nil, usagef("'cepa keys %s' takes no argument %q: did you mean --dir %s?", c.Command.Name, c.Args().First(), c.Args().First())
 	}
 	for _, flag := range append([]string{"dir"}, needed...) {
 		if c.String(flag) == "" {

@@ -31,19 +31,19 @@ Example:
    cepa status --wait 30s /tmp/overlay/client
    cepa log /tmp/overlay/client`),
 		Flags: []cli.Flag{
+			controlFlag(),
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with new lines"},
 			&cli.IntFlag{Name: "lines", Aliases: []string{"n"}, Value: 100, Usage: "at most `N` of the lines there are"},
 			&cli.BoolFlag{Name: "json", Usage: "one JSON object a line"},
 		},
 		Action: func(c *cli.Context) error {
-			dir, err := nodeDir(c)
+			node, err := askNode(c)
 			if err != nil {
 				return err
 			}
 			if n := c.Int("lines"); n < 0 || n > 1000 {
 				return usagef("--lines %d: a node keeps 1000 lines", n)
 			}
-			node := control.NewClient(dir)
 			defer node.Close()
 			ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
 			defer stop()
@@ -51,7 +51,7 @@ Example:
 			if !c.Bool("follow") {
 				l, err := node.Log(ctx, 0, c.Int("lines"))
 				if err != nil {
-					return nodeError(err)
+					return node.nodeError(err)
 				}
 				if len(l.Lines) == 0 && !p.json {
 					fmt.Fprintln(c.App.ErrWriter, "The node has logged nothing yet that its log level lets through.")
@@ -69,7 +69,7 @@ Example:
 
 // follow prints the lines there are and those that come. The reader of events is there before the lines are asked for, so
 // that none is missed between.
-func follow(ctx context.Context, node *control.Client, p *linePrinter, lines int, notes io.Writer) error {
+func follow(ctx context.Context, node *asked, p *linePrinter, lines int, notes io.Writer) error {
 	begun := false
 	err := node.Events(ctx, func(e control.Event) error {
 		switch d := e.Data.(type) {
@@ -93,7 +93,7 @@ func follow(ctx context.Context, node *control.Client, p *linePrinter, lines int
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		return errors.New("the node has stopped")
 	}
-	return nodeError(err)
+	return node.nodeError(err)
 }
 
 // linePrinter prints each line once, in order.

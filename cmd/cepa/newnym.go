@@ -25,17 +25,16 @@ Example:
    cepa demo --dir /tmp/overlay --processes &
    cepa status --wait 30s /tmp/overlay/client
    cepa newnym /tmp/overlay/client`),
-		Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "the answer as JSON"}},
+		Flags: []cli.Flag{controlFlag(), &cli.BoolFlag{Name: "json", Usage: "the answer as JSON"}},
 		Action: func(c *cli.Context) error {
-			dir, err := nodeDir(c)
+			node, err := askNode(c)
 			if err != nil {
 				return err
 			}
-			node := control.NewClient(dir)
 			defer node.Close()
 			n, err := node.NewIdentity(c.Context)
 			if err != nil {
-				return nodeError(err)
+				return node.nodeError(err)
 			}
 			if c.Bool("json") {
 				return printJSON(c, n)

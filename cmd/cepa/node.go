@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -318,9 +320,21 @@ func (r *running) sleep(ctx context.Context, h *daemon.Hibernating) (again bool,
 	}
 }
 
-// progress prints how far a node has come: percent, what it does, what it waits for.
+// progress prints how far a node has come: percent, what it does, what it waits for. A node that goes back and forth
+// between two steps, as in a network that is not there yet, says so once a minute and not each time.
 func progress(w io.Writer) func(percent int, doing, waiting string) {
+	var mu sync.Mutex
+	said := make(map[string]time.Time)
 	return func(percent int, doing, waiting string) {
+		mu.Lock()
+		defer mu.Unlock()
+		maps.DeleteFunc(said, func(_ string, at time.Time) bool { return percent == 100 || time.Since(at) >= time.Minute })
+		if key := doing + waiting; percent < 100 {
+			if _, again := said[key]; again {
+				return
+			}
+			said[key] = time.Now()
+		}
 		if waiting != "" {
 			waiting = " (waiting for " + waiting + ")"
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
@@ -57,16 +58,19 @@ func relaySetup(c *cli.Context) error {
 		return err
 	}
 	w := c.App.Writer
-	fmt.Fprintf(w, "relay %s is set up:\n   %s   its settings: read through them\n   %s   keys and state: keep this folder, it is the relay\n   %s   for systemd\n", f.Identity, f.Settings, f.State, f.Unit)
+	fmt.Fprintf(w, "relay %s is set up:\n", f.Identity)
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "   %s\tits settings: read through them\n   %s\tkeys and state: keep this folder, it is the relay\n   %s\tfor systemd\n", f.Settings, f.State, f.Unit)
 	if exit {
-		fmt.Fprintf(w, "   %s   what an exit tells visitors; change it as you like\n", f.Notice)
+		fmt.Fprintf(table, "   %s\twhat an exit tells visitors; change it as you like\n", f.Notice)
 	}
+	_ = table.Flush() // as of all that is printed
 	_, port, _ := strings.Cut(config.Listen[strings.LastIndex(config.Listen, ":"):], ":")
 	fmt.Fprintf(w, "\nNext:\n1. Let TCP port %s in through the firewall; behind NAT, forward it to this machine.\n", port)
 	if config.Address == daemon.AutoAddress {
 		fmt.Fprintf(w, "   If others reach the relay at another port, or it has several addresses, set address in the settings.\n")
 	}
-	fmt.Fprintf(w, "2. Try it:     cepa relay --config %s\n   It is ready when it says that the consensus lists it. Ctrl-C ends it.\n", f.Settings)
+	fmt.Fprintf(w, "2. Try it: cepa relay --config %s\n   It is ready when it says that the consensus lists it. Ctrl-C ends it.\n", f.Settings)
 	fmt.Fprintf(w, "3. Let it stay: sudo cp %s /etc/systemd/system/ && sudo systemctl enable --now %s\n", f.Unit, strings.TrimSuffix(filepath.Base(f.Unit), ".service"))
 	if exit {
 		fmt.Fprintf(w, "4. An exit gets complaints: tell your provider, set contact, give the address a reverse name such as\n   exit.example.org, and serve the notice page (exit_notice).\n")

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -30,24 +29,24 @@ Example:
    cepa demo --dir /tmp/overlay --processes &
    cepa status --wait 30s /tmp/overlay/client`),
 		Flags: []cli.Flag{
+			controlFlag(),
 			&cli.DurationFlag{Name: "wait", Usage: "wait this long for the node to be ready"},
 			&cli.BoolFlag{Name: "counters", Usage: "print all counters too"},
 			&cli.BoolFlag{Name: "json", Usage: "status and counters as one JSON object"},
 		},
 		Action: func(c *cli.Context) error {
-			dir, err := nodeDir(c)
+			node, err := askNode(c)
 			if err != nil {
 				return err
 			}
-			node := control.NewClient(dir)
 			defer node.Close()
 			s, err := awaitStatus(c.Context, node, c.Duration("wait"))
 			if err != nil {
-				return nodeError(err)
+				return node.nodeError(err)
 			}
 			counters, err := node.Counters(c.Context)
 			if err != nil {
-				return nodeError(err)
+				return node.nodeError(err)
 			}
 			if c.Bool("json") {
 				return printJSON(c, struct {
@@ -57,7 +56,7 @@ Example:
 			}
 			p := page{Status: s, Counters: counters, Now: time.Now()}
 			if err := p.fill(c.Context, node); err != nil {
-				return nodeError(err)
+				return node.nodeError(err)
 			}
 			p.print(c.App.Writer)
 			if c.Bool("counters") {
@@ -71,26 +70,6 @@ Example:
 	}
 }
 
-// nodeDir is the one argument of commands that ask a node.
-func nodeDir(c *cli.Context) (string, error) {
-	if c.Args().Len() != 1 {
-		return "", usagef("'cepa %s' needs the node's DIR: the folder that it was started with as --dir", c.Command.Name)
-	}
-	return c.Args().First(), nil
-}
-
-// nodeError says what to do when there is nobody to ask, or the node has no such thing.
-func nodeError(err error) error {
-	var status *control.StatusError
-	switch {
-	case errors.Is(err, control.ErrNotRunning):
-		return fmt.Errorf("%w; start it, or give the DIR of one that runs", err)
-	case errors.As(err, &status) && status.Status == 404:
-		return fmt.Errorf("%w; give the DIR of one", err)
-	}
-	return err
-}
-
 // page is what `cepa status` prints.
 type page struct {
 	control.Status
@@ -101,7 +80,7 @@ type page struct {
 	Now       time.Time
 }
 
-func (p *page) fill(ctx context.Context, node *control.Client) (err error) {
+func (p *page) fill(ctx context.Context, node *asked) (err error) {
 	if p.Bandwidth, err = node.Bandwidth(ctx); err != nil || p.Role != "client" {
 		return err
 	}
@@ -114,7 +93,10 @@ func (p *page) fill(ctx context.Context, node *control.Client) (err error) {
 
 func (p *page) print(w io.Writer) {
 	ready := "ready"
-	if p.Percent < 100 {
+	switch {
+	case p.Asleep():
+		ready = "ASLEEP"
+	case p.Percent < 100:
 		ready = fmt.Sprintf("NOT READY, %d %%", p.Percent)
 	}
 	called := " " + p.Name
@@ -131,12 +113,14 @@ func (p *page) print(w io.Writer) {
 			line("waiting", "for %s", p.Waiting)
 		}
 	}
-	if p.Role == "client" {
+	switch {
+	case p.Asleep():
+	case p.Role == "client":
 		line("port", "%s, for programs on this machine", p.Address)
 		line("guard", "%s", top.Guard(p.Guards))
 		line("circuits", "%s", top.Circuits(p.Circuits))
 		line("streams", "%d open, %d wait for a circuit", p.Counters["circuit_streams"], p.Counters["circuit_waiting"])
-	} else {
+	default:
 		kind := ""
 		if p.Role == "relay" {
 			kind = ", no exit"
@@ -150,10 +134,11 @@ func (p *page) print(w io.Writer) {
 		line("carries", "%d circuits, %d exit streams", p.Counters["relay_circuits"], p.Counters["relay_exit_streams"])
 		line("memory", "%s of %s for queues", top.Size(uint64(p.Counters["budget_used_bytes"])), top.Size(uint64(p.Counters["budget_limit_bytes"])))
 	}
-	b := p.Bandwidth
-	line("traffic", "in %s/s, out %s/s; in all %s in, %s out", top.Size(b.ReceivedRate), top.Size(b.SentRate), top.Size(b.Received), top.Size(b.Sent))
-	line("consensus", "%s", top.Consensus(p.Consensus, p.Now))
-	line("process", "%d, up %s, cepa %s", p.Pid, top.Age(p.Uptime), p.Version)
+	if b := p.Bandwidth; !p.Asleep() {
+		line("traffic", "in %s/s, out %s/s; in all %s in, %s out", top.Size(b.ReceivedRate), top.Size(b.SentRate), top.Size(b.Received), top.Size(b.Sent))
+		line("consensus", "%s", top.Consensus(p.Consensus, p.Now))
+	}
+	line("process", "%d, up %s, version %s", p.Pid, top.Age(p.Uptime), p.Version)
 	fmt.Fprintln(w)
 	if len(p.Problems) == 0 {
 		fmt.Fprintln(w, "Nothing needs your attention.")
@@ -164,7 +149,7 @@ func (p *page) print(w io.Writer) {
 }
 
 // awaitStatus asks a node how it is, until it is ready or the time is over.
-func awaitStatus(ctx context.Context, node *control.Client, wait time.Duration) (control.Status, error) {
+func awaitStatus(ctx context.Context, node *asked, wait time.Duration) (control.Status, error) {
 	for end := time.Now().Add(wait); ; {
 		s, err := node.Status(ctx)
 		if err == nil && s.Percent == 100 || !time.Now().Before(end) {

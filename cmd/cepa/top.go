@@ -30,19 +30,19 @@ Example:
    cepa demo --dir /tmp/overlay --processes &
    cepa status --wait 30s /tmp/overlay/client
    cepa top /tmp/overlay/client`),
+		Flags: []cli.Flag{controlFlag()},
 		Action: func(c *cli.Context) error {
-			dir, err := nodeDir(c)
+			node, err := askNode(c)
 			if err != nil {
 				return err
 			}
+			defer node.Close()
 			in, out := os.Stdin, os.Stdout
 			if w, ok := c.App.Writer.(*os.File); !ok || w != out || !term.IsTerminal(int(in.Fd())) || !term.IsTerminal(int(out.Fd())) || dumb(os.Getenv("TERM")) {
-				return errors.New("'cepa top' needs a terminal that can move its cursor; 'cepa status " + dir + "' prints the same once, and 'cepa log -f " + dir + "' goes on")
+				return errors.New("'cepa top' needs a terminal that can move its cursor; 'cepa status " + node.where + "' prints the same once, and 'cepa log -f " + node.where + "' goes on")
 			}
-			node := control.NewClient(dir)
-			defer node.Close()
-			if _, err := node.Status(c.Context); errors.Is(err, control.ErrNotRunning) {
-				return nodeError(err)
+			if _, err := node.Status(c.Context); errors.Is(err, control.ErrNotRunning) || errors.Is(err, control.ErrForbidden) {
+				return node.nodeError(err)
 			}
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGHUP)
 			defer stop()

@@ -44,7 +44,7 @@ func Find(wanted string) (Program, error) {
 	if wanted != "" {
 		path, err := exec.LookPath(wanted)
 		if err != nil {
-			return Program{}, fmt.Errorf("the browser %s: %w", wanted, errors.Unwrap(err))
+			return Program{}, fmt.Errorf("the browser %s: %w; give the name or path of an installed Firefox or Chromium", wanted, errors.Unwrap(err))
 		}
 		return program(path), nil
 	}

@@ -96,7 +96,9 @@ func (m *model) title() string {
 	text += " of network " + clean(s.Network) + m.glyphs.dot
 	switch {
 	case m.failure != nil:
-		text += bad.Render("NO ANSWER")
+		return text + bad.Render("NO ANSWER")
+	case s.Asleep():
+		text += warn.Render("ASLEEP")
 	case s.Percent == 100:
 		text += good.Render("ready")
 	default:
@@ -107,7 +109,7 @@ func (m *model) title() string {
 		text += m.glyphs.dot + warn.Render(fmt.Sprintf("%s %d to look at", m.glyphs.mark, n))
 	}
 	if m.paused {
-		text += m.glyphs.dot + selected.Render(" STOPPED: p goes on ")
+		text += m.glyphs.dot + selected.Render(" PAUSED: p goes on ")
 	}
 	return text
 }
@@ -134,11 +136,16 @@ func (m *model) footer() string {
 	case m.helping:
 		return faint.Render("any key: back")
 	}
-	text := "tab: next   arrows: move   "
+	renew := ""
 	if m.facts != nil && m.facts.status.Role == "client" {
-		text += "n: new identity   "
+		renew = "n: new identity   "
 	}
-	return faint.Render(text + "p: stop   ?: help   q: leave")
+	for _, text := range []string{"tab: next   arrows: move   " + renew + "p: pause   ?: help   q: leave", "tab: next   " + renew + "?: help   q: leave"} {
+		if len(text) <= m.width {
+			return faint.Render(text)
+		}
+	}
+	return faint.Render("?: help   q: leave")
 }
 
 // body is what stands between the tabs and the footer.
@@ -147,7 +154,11 @@ func (m *model) body() []string {
 	case m.helping:
 		return m.helpLines()
 	case m.failure != nil:
-		return append([]string{bad.Render(failureText(m.failure)), ""}, m.tabBody()...)
+		var lines []string
+		for _, part := range strings.Split(lipgloss.Wrap(failureText(m.failure), m.width, " "), "\n") {
+			lines = append(lines, bad.Render(part))
+		}
+		return append(append(lines, ""), m.tabBody()...)
 	case m.facts == nil:
 		return []string{"Asking the node…"}
 	}
@@ -179,7 +190,10 @@ func (m *model) tabBody() []string {
 	var lines []string
 	if head := m.head(); head != "" {
 		if most > 0 {
-			head = fmt.Sprintf("%-*s", max(0, m.width-16), head) + fmt.Sprintf("%4d-%d of %d", at+1, at+h, len(rows))
+			place := fmt.Sprintf("  %d-%d of %d", at+1, at+h, len(rows))
+			if room := m.width - len(place); room >= len(head) { // the names of the columns come first
+				head = fmt.Sprintf("%-*s", room, head) + place
+			}
 		}
 		lines = append(lines, faint.Render(head))
 	}
@@ -190,11 +204,21 @@ func (m *model) tabBody() []string {
 func (m *model) head() string {
 	switch m.current() {
 	case tabCircuits:
-		return "   id  age      streams  use           relays"
+		if m.width < narrow {
+			return "   id  age      use           relays"
+		}
+		return "   id  age      use           streams  relays"
 	case tabStreams:
-		return "   id  state     age         received      sent  circuit  destination"
+		if m.width < narrow {
+			return "   id  state    age       received       sent  destination"
+		}
+		return "   id  state    age       received       sent  circuit  destination"
 	case tabLinks:
-		return "dir  neighbour            age       circuits  received      sent    queued"
+		head := "dir  neighbour            age       received       sent"
+		if m.width >= wideLinks {
+			head += "     queued  circuits"
+		}
+		return head
 	}
 	return ""
 }
@@ -217,8 +241,11 @@ func (m *model) rows() []string {
 	return nil
 }
 
-// circuitHead is how many columns stand before the relays of a circuit.
-const circuitHead = 39
+// wideLinks is the width from which all columns of links are shown.
+const wideLinks = 77
+
+// narrow is the width below which lists leave out a column for what comes last in them.
+const narrow = 70
 
 // short cuts a name to at most n columns, but not to less than 4.
 func short(name string, n int) string {
@@ -230,19 +257,24 @@ func short(name string, n int) string {
 
 func (m *model) circuitRows() []string {
 	rows := []string{}
+	before := len(m.head()) - len("relays")
 	for _, c := range m.facts.circuits {
 		if c.Purpose == "directory" {
 			continue
 		}
 		var names []string
 		for i, h := range c.Hops {
-			name := short(Name(h.Nickname, h.Identity), (m.width-circuitHead-3*(len(c.Hops)-1))/len(c.Hops))
+			name := short(Name(h.Nickname, h.Identity), (m.width-before-3*(len(c.Hops)-1))/max(len(c.Hops), 1))
 			if i >= c.Built {
 				name = "(" + name + ")"
 			}
 			names = append(names, name)
 		}
-		row := fmt.Sprintf("%5d  %-7s  %7d  %-12s  ", c.ID, Age(c.Age), c.Streams, Use(c)) + strings.Join(names, m.glyphs.arrow)
+		row := fmt.Sprintf("%5d  %-7s  %-12s  ", c.ID, Age(c.Age), Use(c))
+		if m.width >= narrow {
+			row += fmt.Sprintf("%7d  ", c.Streams)
+		}
+		row += strings.Join(names, m.glyphs.arrow)
 		switch {
 		case c.Suspect:
 			row = warn.Render(row)
@@ -262,11 +294,15 @@ func (m *model) circuitRows() []string {
 func (m *model) streamRows() []string {
 	rows := []string{}
 	for _, s := range m.facts.streams {
-		circuit := "-"
-		if s.Circuit != 0 {
-			circuit = fmt.Sprint(s.Circuit)
+		circuit := ""
+		switch {
+		case m.width < narrow:
+		case s.Circuit == 0:
+			circuit = "      -  "
+		default:
+			circuit = fmt.Sprintf("%7d  ", s.Circuit)
 		}
-		rows = append(rows, fmt.Sprintf("%5d  %-8s  %-8s %11s %9s  %7s  %s", s.ID, s.State, Age(s.Age), Size(s.Received), Size(s.Sent), circuit, clean(s.Destination)))
+		rows = append(rows, fmt.Sprintf("%5d  %-7s  %-7s  %9s  %9s  ", s.ID, s.State, Age(s.Age), Size(s.Received), Size(s.Sent))+circuit+clean(s.Destination))
 	}
 	if len(rows) == 0 {
 		rows = append(rows, "No streams. Programs that use "+m.facts.status.Address+" make them.")
@@ -278,13 +314,19 @@ func (m *model) linkRows() []string {
 	rows := []string{}
 	for _, l := range m.facts.links {
 		name := "a client"
-		if l.Identity != "" {
+		switch {
+		case l.Authority && l.Nickname == "":
+			name = "authority " + Name("", l.Identity)
+		case l.Identity != "":
 			name = Name(l.Nickname, l.Identity)
 		}
 		if l.Draining {
 			name = short(name, 10) + " (ending)"
 		}
-		row := fmt.Sprintf("%-3s  %-19s  %-9s %8d %9s %9s %9s", l.Direction, name, Age(l.Age), l.Circuits, Size(l.Received), Size(l.Sent), Size(uint64(l.Queued)))
+		row := fmt.Sprintf("%-3s  %-19s  %-7s  %9s  %9s", l.Direction, name, Age(l.Age), Size(l.Received), Size(l.Sent))
+		if m.width >= wideLinks {
+			row += fmt.Sprintf("  %9s  %8d", Size(uint64(l.Queued)), l.Circuits)
+		}
 		if l.Draining {
 			row = faint.Render(row)
 		}
@@ -299,7 +341,7 @@ func (m *model) linkRows() []string {
 func (m *model) logRows() []string {
 	rows := []string{}
 	for _, l := range m.lines {
-		text := fmt.Sprintf("%s %-5s %s", l.Time.Local().Format("15:04:05"), l.Level, clean(l.Text))
+		text := fmt.Sprintf("%s %-5s %s", l.Time.UTC().Format("15:04:05"), l.Level, clean(l.Text))
 		style := lipgloss.NewStyle()
 		switch l.Level {
 		case "ERROR":

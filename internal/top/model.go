@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"charm.land/bubbles/v2/help"
 	"charm.land/bubbles/v2/key"
@@ -23,6 +24,8 @@ type model struct {
 	height   int
 	facts    *facts // nil before the first answer
 	failure  error  // of the last question
+	asking   bool   // an answer is awaited
+	asked    time.Time
 	lines    []control.Line
 	lastLine uint64
 	tab      int
@@ -75,7 +78,7 @@ var keys = struct {
 	Home:     key.NewBinding(key.WithKeys("home", "g"), key.WithHelp("home, g", "to the top")),
 	End:      key.NewBinding(key.WithKeys("end", "G"), key.WithHelp("end, G", "to the end; the log then goes along")),
 	Renew:    key.NewBinding(key.WithKeys("n"), key.WithHelp("n", "new identity: nothing new uses the circuits until now")),
-	Pause:    key.NewBinding(key.WithKeys("p"), key.WithHelp("p", "stop and go on")),
+	Pause:    key.NewBinding(key.WithKeys("p"), key.WithHelp("p", "pause and go on")),
 	Help:     key.NewBinding(key.WithKeys("?"), key.WithHelp("?", "this help")),
 	Quit:     key.NewBinding(key.WithKeys("q", "ctrl+c"), key.WithHelp("q", "leave; the node goes on")),
 }
@@ -89,7 +92,15 @@ func (m *model) bindings() []key.Binding {
 }
 
 // Init implements tea.Model.
-func (m *model) Init() tea.Cmd { return m.ask() }
+func (m *model) Init() tea.Cmd { return tea.Batch(m.ask(), again()) }
+
+// askNow asks unless an answer is awaited, or was only just heard.
+func (m *model) askNow() tea.Cmd {
+	if m.paused || m.asking || time.Since(m.asked) < askLeast {
+		return nil
+	}
+	return m.ask()
+}
 
 // Update implements tea.Model.
 func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
@@ -97,16 +108,15 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case tea.WindowSizeMsg:
 		m.width, m.height = msg.Width, msg.Height
 	case heard:
+		m.asking = false
 		m.hear(msg.facts)
-		return m, again()
 	case unheard:
+		m.asking = false
 		m.failure = msg.err
-		return m, again()
+	case happened:
+		return m, m.askNow()
 	case askAgain:
-		if m.paused {
-			return m, again()
-		}
-		return m, m.ask()
+		return m, tea.Batch(m.askNow(), again())
 	case renewed:
 		if m.note = fmt.Sprintf("New identity: %d circuits take nothing new", msg.answer.Retired); msg.answer.Running > 0 {
 			m.note += fmt.Sprintf("; %d go on with their streams", msg.answer.Running)

@@ -16,7 +16,12 @@ func (m *model) overview() []string {
 	s := f.status
 	var lines []string
 	line := func(what, format string, args ...any) {
-		lines = append(lines, faint.Render(fmt.Sprintf("%-10s", what))+fmt.Sprintf(format, args...))
+		for i, part := range strings.Split(lipgloss.Wrap(fmt.Sprintf(format, args...), max(m.width-10, 1), " "), "\n") {
+			if i > 0 {
+				what = ""
+			}
+			lines = append(lines, faint.Render(fmt.Sprintf("%-10s", what))+part)
+		}
 	}
 	if s.Percent < 100 {
 		line("doing", "%s", clean(s.Doing))
@@ -24,12 +29,14 @@ func (m *model) overview() []string {
 			line("waiting", "for %s", clean(s.Waiting))
 		}
 	}
-	if s.Role == "client" {
+	switch {
+	case s.Asleep():
+	case s.Role == "client":
 		line("port", "%s", s.Address)
 		line("guard", "%s", Guard(f.guards))
 		line("circuits", "%s", Circuits(f.circuits))
 		line("streams", "%d open, %d wait for a circuit", f.counters["circuit_streams"], f.counters["circuit_waiting"])
-	} else {
+	default:
 		kind := ""
 		if s.Exit {
 			kind = ", an exit"
@@ -38,24 +45,20 @@ func (m *model) overview() []string {
 		line("carries", "%d circuits of others, %d exit streams, on %d links", f.counters["relay_circuits"], f.counters["relay_exit_streams"], f.counters["links"])
 		line("memory", "%s of %s for queues", Size(uint64(f.counters["budget_used_bytes"])), Size(uint64(f.counters["budget_limit_bytes"])))
 	}
-	line("consensus", "%s", Consensus(s.Consensus, f.at))
-	lines = append(lines, "")
-	var problems []string
-	for _, p := range s.Problems {
-		for i, part := range wrap(m.glyphs.mark+" "+clean(p.Text), m.width, 2) {
-			if i > 0 {
-				part = "  " + part
-			}
-			problems = append(problems, warn.Render(part))
-		}
-		for _, part := range strings.Split(lipgloss.Wrap(clean(p.Do), m.width-4, " "), "\n") {
-			problems = append(problems, "    "+part)
-		}
+	if !s.Asleep() {
+		line("consensus", "%s", Consensus(s.Consensus, f.at))
 	}
-	if len(problems) == 0 {
-		problems = []string{good.Render("Nothing needs your attention.")}
+	problems := m.problems()
+	h := m.bodyHeight()
+	gap := []string{""}
+	if len(lines)+len(problems)+6 > h { // two graphs of a title and a row each, and two lines between
+		gap = nil
 	}
-	free := m.bodyHeight() - len(lines) - len(problems) - 3 // two titles, and a line between
+	lines = append(lines, gap...)
+	if len(s.Problems) > 0 { // they matter most, and are never cut off
+		lines, problems = append(append(lines, problems...), gap...), nil
+	}
+	free := h - len(lines) - len(problems) - len(gap) - 2
 	rows := min(max(free/2, 1), 8)
 	b := f.bandwidth
 	in, out := make([]uint64, len(b.History)), make([]uint64, len(b.History))
@@ -64,8 +67,29 @@ func (m *model) overview() []string {
 	}
 	lines = append(lines, m.graph("in ", b.ReceivedRate, b.Received, in, rows, inColor)...)
 	lines = append(lines, m.graph("out", b.SentRate, b.Sent, out, rows, outColor)...)
-	lines = append(lines, "")
-	return append(lines, problems...)
+	if problems == nil {
+		return lines
+	}
+	return append(append(lines, gap...), problems...)
+}
+
+// problems are what needs attention, with what to do.
+func (m *model) problems() (lines []string) {
+	for _, p := range m.facts.status.Problems {
+		for i, part := range wrap(m.glyphs.mark+" "+clean(p.Text), m.width, 2) {
+			if i > 0 {
+				part = "  " + part
+			}
+			lines = append(lines, warn.Render(part))
+		}
+		for _, part := range strings.Split(lipgloss.Wrap(clean(p.Do), m.width-4, " "), "\n") {
+			lines = append(lines, "    "+part)
+		}
+	}
+	if len(lines) == 0 {
+		lines = []string{good.Render("Nothing needs your attention.")}
+	}
+	return lines
 }
 
 // graph draws bytes a second as bars, the newest at the right, below a line with figures.

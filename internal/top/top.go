@@ -1,5 +1,5 @@
-// Package top is the live view of one running node in a terminal: `cepa top`. It asks the control API once a second and
-// draws what it hears; it decides nothing and keeps nothing. Its one caller is cmd/cepa.
+// Package top is the live view of one running node in a terminal: `cepa top`. It asks the control API when that tells of
+// something that happened, and once a second, and draws what it hears; it decides nothing and keeps nothing. Its one caller is cmd/cepa.
 //
 // It is a shell. The model belongs to bubbletea's one goroutine; questions run beside it and come back as messages.
 package top
@@ -27,12 +27,17 @@ type Node interface {
 	Links(ctx context.Context) ([]control.Link, error)
 	Log(ctx context.Context, after uint64, limit int) (control.Log, error)
 	NewIdentity(ctx context.Context) (control.NewIdentity, error)
+	Events(ctx context.Context, f func(control.Event) error, kinds ...string) error
 }
 
 // Run shows the view until the user leaves it or ctx ends. environ, as of os.Environ, says what the terminal can do.
 func Run(ctx context.Context, node Node, in io.Reader, out io.Writer, environ []string) error {
 	m := newModel(ctx, node, isUTF8(environ))
-	_, err := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(out), tea.WithEnvironment(environ)).Run()
+	p := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(out), tea.WithEnvironment(environ))
+	listening, stop := context.WithCancel(ctx)
+	defer stop()
+	go listen(listening, node, p.Send)
+	_, err := p.Run()
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -52,8 +57,27 @@ func isUTF8(environ []string) bool {
 	return false
 }
 
+// listen tells the view when something happens, not more often than it may ask, until ctx ends.
+func listen(ctx context.Context, node Node, send func(tea.Msg)) {
+	last := time.Time{}
+	for ctx.Err() == nil {
+		_ = node.Events(ctx, func(control.Event) error {
+			if now := time.Now(); now.Sub(last) >= askLeast {
+				last = now
+				send(happened{})
+			}
+			return nil
+		}, control.EventStatus, control.EventCircuit, control.EventStream, control.EventLog)
+		select { // the node is gone, or has too many readers: the questions of each second go on
+		case <-ctx.Done():
+		case <-time.After(askEvery):
+		}
+	}
+}
+
 const (
 	askEvery   = time.Second
+	askLeast   = 200 * time.Millisecond
 	askTimeout = 3 * time.Second
 	keptLines  = 1000 // of the log
 )
@@ -76,6 +100,7 @@ type (
 	heard    struct{ facts facts }
 	unheard  struct{ err error }
 	askAgain struct{}
+	happened struct{}
 	renewed  struct {
 		answer control.NewIdentity
 		err    error
@@ -84,6 +109,7 @@ type (
 
 // ask makes one round of questions.
 func (m *model) ask() tea.Cmd {
+	m.asking, m.asked = true, time.Now()
 	ctx, node, after := m.ctx, m.node, m.lastLine
 	return func() tea.Msg {
 		ctx, cancel := context.WithTimeout(ctx, askTimeout)

@@ -21,6 +21,7 @@ type fake struct {
 	err     error
 	renewed int
 	lines   uint64
+	events  int
 }
 
 func (f *fake) Status(context.Context) (control.Status, error) {
@@ -60,6 +61,15 @@ func (f *fake) Log(_ context.Context, after uint64, _ int) (control.Log, error) 
 		l.Lines = append(l.Lines, control.Line{Number: n, Level: "INFO", Text: fmt.Sprintf("msg=%d %s", n, strings.Repeat("word ", 30)), Time: time.Unix(0, 0)})
 	}
 	return l, f.err
+}
+func (f *fake) Events(ctx context.Context, tell func(control.Event) error, _ ...string) error {
+	for range f.events {
+		if err := tell(control.Event{Kind: control.EventStatus}); err != nil {
+			return err
+		}
+	}
+	<-ctx.Done()
+	return ctx.Err()
 }
 func (f *fake) NewIdentity(context.Context) (control.NewIdentity, error) {
 	f.renewed++
@@ -227,6 +237,56 @@ func TestNewIdentityAsksFirst(t *testing.T) {
 	if v.node.renewed != 1 {
 		t.Errorf("done %d times", v.node.renewed)
 	}
+}
+
+// TestAsksWhenSomethingHappens: at once, but not more often than the limit, not twice at a time, and not while paused.
+func TestAsksWhenSomethingHappens(t *testing.T) {
+	t.Parallel()
+	ctx, stop := context.WithCancel(t.Context())
+	told := make(chan tea.Msg, 100)
+	ended := make(chan struct{})
+	go func() { listen(ctx, &fake{events: 50}, func(m tea.Msg) { told <- m }); close(ended) }()
+	if _, ok := (<-told).(happened); !ok {
+		t.Error("something else was told")
+	}
+	stop()
+	<-ended
+	if n := len(told); n > 10 {
+		t.Errorf("%d more of 50 events at once were told", n)
+	}
+	v := newView(t, "client", 80, 24)
+	asks := func() bool {
+		_, cmd := v.m.Update(happened{})
+		return cmd != nil
+	}
+	if asks() {
+		t.Error("it asks although it has only just asked")
+	}
+	v.m.asked = time.Time{}
+	v.m.paused = true
+	if asks() {
+		t.Error("it asks although it is paused")
+	}
+	v.m.paused = false
+	if !asks() {
+		t.Error("it does not ask")
+	}
+	v.m.asked = time.Time{}
+	if asks() {
+		t.Error("it asks twice at a time")
+	}
+}
+
+// TestSmallWindow: what matters is not cut off where there is little room.
+func TestSmallWindow(t *testing.T) {
+	t.Parallel()
+	v := newView(t, "client", 60, 15)
+	v.shows("▲ something is wrong", "mend it", "in ", "?: help   q: leave")
+	v.m.facts.status.Problems = nil
+	v.shows("Nothing needs your attention.", "in ", "out")
+	v.press("4")
+	v.m.facts.links[0].Authority, v.m.facts.links[0].Identity = true, strings.Repeat("ab", 32)
+	v.shows("neighbour", "sent", "authority abababab")
 }
 
 // TestSaysThatTheNodeIsGone, and is back: with the log of the new run from its beginning.
