@@ -45,7 +45,12 @@ type Client struct {
 
 // NewClient makes a Client of the node whose state directory is dir, over its Unix socket. The node need not run yet.
 func NewClient(dir string) *Client {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+	return &Client{name: "the node in " + dir, base: "http://node", http: &http.Client{Transport: &http.Transport{DialContext: socketDialer(dir), MaxIdleConns: 2}}}
+}
+
+// socketDialer dials the Unix socket of the node whose state directory is dir, whatever it is asked for.
+func socketDialer(dir string) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
 		socket := filepath.Join(dir, socketName)
 		if p, err := os.ReadFile(filepath.Join(dir, pointerName)); err == nil {
 			socket = strings.TrimSpace(string(p))
@@ -53,18 +58,13 @@ func NewClient(dir string) *Client {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)
 	}
-	return &Client{name: "the node in " + dir, base: "http://node", http: &http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConns: 2}}}
 }
 
 // NewPortClient makes a Client of the node whose state directory is dir, over its control port.
 func NewPortClient(dir string) (*Client, error) {
-	data, err := os.ReadFile(filepath.Join(dir, portName))
+	p, err := readPort(dir)
 	if err != nil {
-		return nil, fmt.Errorf("looking for the control port of the node in %s: %w; it has one if its settings say so", dir, err)
-	}
-	var p portFile
-	if err := json.Unmarshal(data, &p); err != nil {
-		return nil, fmt.Errorf("looking for the control port of the node in %s: %w", dir, err)
+		return nil, err
 	}
 	return &Client{name: "the node in " + dir, base: "http://" + p.Address, token: p.Token, http: &http.Client{Transport: &http.Transport{MaxIdleConns: 2}}}, nil
 }
