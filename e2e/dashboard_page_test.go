@@ -157,8 +157,9 @@ func (p *page) shot(name string) {
 	if shots == "" {
 		return
 	}
-	ctx, cancel := context.WithTimeout(p.ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(p.ctx, 60*time.Second)
 	defer cancel()
+	_, _ = chromedp.Run(ctx, chromedp.Evaluate[chromedp.Void](`scrollTo({top: 0, behavior: "instant"})`))
 	png, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
 	if err := errors.Join(err, os.MkdirAll(shots, 0o755), os.WriteFile(filepath.Join(shots, name+".png"), png, 0o644)); err != nil {
 		p.t.Log(err)

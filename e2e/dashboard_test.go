@@ -320,7 +320,7 @@ func TestDashboardOfOtherNodes(t *testing.T) {
 	_, address = dashboardOf(t, o.relays()[0].Dir)
 	p.look(1280, false)
 	p.do(chromedp.Navigate(address))
-	p.until(15*time.Second, "links of the relay", `document.querySelectorAll("#link-table tbody tr").length > 2 && document.getElementById("new-identity").hidden && circuits.hidden`)
+	p.until(15*time.Second, "links of the relay", `document.querySelectorAll("#link-table tbody tr").length > 2 && !document.getElementById("new-identity").checkVisibility() && circuits.hidden`)
 	p.shot("relay-1280-light")
 	p.look(360, true)
 	for what, list := range map[string][]string{"too wide": value[[]string](p, overflow), "too pale": value[[]string](p, pale)} {

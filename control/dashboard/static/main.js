@@ -93,7 +93,6 @@ function show(state) {
   $("banner").hidden = state === "live" || state === "door";
   document.body.classList.toggle("stale", state === "gone");
   $("new-identity").disabled = state !== "live";
-  if (state === "door") $("new-identity").hidden = true;
   drawState(state);
 }
 
@@ -254,7 +253,6 @@ function drawOverview() {
   const s = node.status;
   document.title = s.percent < 100 ? `${s.percent} % · ${clean(s.name)} · cepa` : `${clean(s.name)} · cepa`;
   say($("node-name"), s.name === s.role ? `${s.role} of ${s.network}` : `${s.role} ${s.name} of ${s.network}`);
-  $("new-identity").hidden = !isClient();
   for (const e of document.querySelectorAll("[data-of]")) e.hidden = (e.dataset.of === "client") !== isClient();
   $("progress").hidden = s.percent >= 100;
   $("progress-bar").value = s.percent;
@@ -291,12 +289,12 @@ function clientFacts(s) {
   const ready = use((c) => c.state === "open" && !c.retired && c.purpose === "ready"), used = use((c) => c.state === "open" && !c.retired && c.purpose !== "ready");
   const waitingStreams = node.streams.filter((x) => x.state === "waiting").length;
   const facts = [
-    ["Port", `${s.address}, for programs on this machine`],
+    ["Local port", /:0$/.test(s.address) ? "opens when a circuit is ready" : s.address],
     ["Guard", guardText(node.guards)],
     ["Circuits", `${used} for streams, ${ready} ready, ${building} being built${retired ? `, ${retired} ending` : ""}`],
     ["Streams", `${node.streams.length - waitingStreams} open, ${waitingStreams} waiting for a circuit`],
   ];
-  if (s.outside?.length) facts.push(["Seen from", `${s.outside.join(", ")}, by guards alone`]);
+  if (s.outside?.length) facts.push(["Your address", `${s.outside.join(", ")}, as relays next to you say`]);
   return facts;
 }
 
@@ -326,8 +324,8 @@ function drawTraffic() {
   const b = node.bandwidth;
   say($("rate-in"), rate(b.received_rate));
   say($("rate-out"), rate(b.sent_rate));
-  say($("total-in"), `${size(b.bytes_received)} since the start`);
-  say($("total-out"), `${size(b.bytes_sent)} since the start`);
+  say($("total-in"), `${size(b.bytes_received)} in all`);
+  say($("total-out"), `${size(b.bytes_sent)} in all`);
 }
 
 const forStreams = () => node.circuits.filter((c) => c.purpose !== "directory");
