@@ -333,3 +333,44 @@ func TestDashboardOfOtherNodes(t *testing.T) {
 		t.Errorf("faults: %q", list)
 	}
 }
+
+// `cepa dashboard --open` gives the desktop's opener a file that leads a browser to the page: the token is in no command
+// line, the file is for its owner alone, and goes when the command does.
+func TestDashboardOpensWithoutTellingOthers(t *testing.T) {
+	notShort(t)
+	o := shared(t)
+	dir, tools := o.node(t, "client").Dir, t.TempDir()
+	// The opener that a desktop has, as far as the command sees it.
+	if err := os.WriteFile(filepath.Join(tools, "xdg-open"), []byte("#!/bin/sh\nprintf '%s\\n' \"$@\" >\"$0.seen.new\" && mv \"$0.seen.new\" \"$0.seen\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := command(t, "dashboard", "--open", dir)
+	cmd.Env = append(cmd.Env, "PATH="+tools+":"+os.Getenv("PATH"))
+	p, err := launch(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.end)
+	var seen []byte
+	within(t, 20*time.Second, "the opener is called", func() bool {
+		seen, err = os.ReadFile(filepath.Join(tools, "xdg-open.seen"))
+		return err == nil
+	})
+	door := strings.TrimSpace(string(seen))
+	if door != filepath.Join(dir, "dashboard.html") {
+		t.Fatalf("the opener got %q; the command said:\n%s", door, p.output())
+	}
+	if info, err := os.Stat(door); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file: %v, %v", info, err)
+	}
+	tab := openPage(t)
+	tab.do(chromedp.Navigate("file://" + door))
+	tab.until(15*time.Second, "the file leads to the page", `location.protocol === "http:" && document.getElementById("state")?.textContent.startsWith("ready")`)
+	if list := tab.takeFaults(); len(list) > 0 {
+		t.Errorf("faults: %q", list)
+	}
+	p.end()
+	if _, err := os.Stat(door); err == nil {
+		t.Error("the file outlives the command")
+	}
+}

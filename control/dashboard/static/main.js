@@ -354,11 +354,11 @@ function drawCircuits() {
 
 function drawCircuitTables() {
   replaceRows($("circuit-table"), forStreams().map((c) => row([
-    { label: "Circuit", kind: "number", content: [`#${c.id}`] },
+    { label: "Circuit", content: [`#${c.id}`] },
     { label: "Relays", content: [c.hops.map((h, i) => (i < c.built ? nameOf(h) : `(${nameOf(h)})`)).join(" → ")] },
     { label: "Use", content: [useOf(c)] },
     { label: "Age", kind: "number", content: [age(c.age_seconds)] },
-    { label: "Streams", content: node.streams.filter((s) => s.circuit === c.id).map((s) => element("div", {}, streamText(s))) },
+    { label: "Streams", content: streamLines(c.id) },
   ])));
   replaceRows($("guard-table"), node.guards.map((g) => row([
     { label: "Relay", content: [element("bdi", {}, nameOf(g)), g.in_use ? element("span", { class: "tag" }, "in use") : null] },
@@ -367,6 +367,15 @@ function drawCircuitTables() {
     { label: "Circuits", kind: "number", content: [String(g.circuits)] },
     { label: "Failures", kind: "number", content: [String(g.failures)] },
   ])));
+}
+
+const mostInTable = 20; // streams of one circuit
+
+function streamLines(id) {
+  const on = node.streams.filter((s) => s.circuit === id);
+  const lines = on.slice(0, mostInTable).map((s) => element("div", {}, streamText(s)));
+  if (on.length > mostInTable) lines.push(element("div", { class: "muted" }, `and ${on.length - mostInTable} more`));
+  return lines;
 }
 
 function usedRelays() {
