@@ -102,19 +102,25 @@ func keepsOthersOut(t *testing.T, own, token string) {
 		if r.StatusCode == 307 && r.Header.Get("Location") != page {
 			t.Errorf("%s: leads to %s", c.name, r.Header.Get("Location"))
 		}
-		for k := range r.Header {
-			if strings.HasPrefix(k, "Access-Control") {
-				t.Errorf("%s: the answer has %s", c.name, k)
-			}
-		}
-		csp := r.Header.Get("Content-Security-Policy")
-		if !strings.Contains(csp, "default-src 'none'") || !strings.Contains(csp, "frame-ancestors 'none'") || r.Header.Get("X-Content-Type-Options") != "nosniff" ||
-			r.Header.Get("Cache-Control") != "no-store" || r.Header.Get("Referrer-Policy") != "no-referrer" || r.Header.Get("Set-Cookie") != "" {
-			t.Errorf("%s: headers %v", c.name, r.Header)
-		}
+		hardened(t, c.name, r.Header)
 		if strings.Contains(string(body), token) {
 			t.Errorf("%s: the answer has the token", c.name)
 		}
+	}
+}
+
+// hardened checks what each answer of a port says to browsers.
+func hardened(t *testing.T, name string, h http.Header) {
+	t.Helper()
+	for k := range h {
+		if strings.HasPrefix(k, "Access-Control") {
+			t.Errorf("%s: the answer has %s", name, k)
+		}
+	}
+	csp := h.Get("Content-Security-Policy")
+	if !strings.Contains(csp, "default-src 'none'") || !strings.Contains(csp, "frame-ancestors 'none'") || h.Get("X-Content-Type-Options") != "nosniff" ||
+		h.Get("Cache-Control") != "no-store" || h.Get("Referrer-Policy") != "no-referrer" || h.Get("Set-Cookie") != "" {
+		t.Errorf("%s: headers %v", name, h)
 	}
 }
 

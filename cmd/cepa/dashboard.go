@@ -40,7 +40,7 @@ Example:
 			&cli.StringFlag{Name: "dir", Usage: "the node's `DIR`, in place of the argument"},
 			&cli.BoolFlag{Name: "open", Usage: "open the page in the browser of this desktop"},
 			&cli.BoolFlag{Name: "print", Usage: "print the address and nothing else, for programs"},
-			&cli.StringFlag{Name: "listen", Value: "127.0.0.1:0", Usage: "loopback `ADDRESS` to serve on when the node has no control port; port 0 is any that is free"},
+			&cli.StringFlag{Name: "listen", Value: "127.0.0.1:0", Usage: "loopback `ADDRESS` to serve on, whether or not the node has a control port; port 0 is any that is free"},
 		},
 		Action: runDashboard,
 	}

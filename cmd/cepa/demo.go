@@ -92,6 +92,14 @@ func runDemo(c *cli.Context) error {
 		return fmt.Errorf("demo: %w", err)
 	}
 	defer d.Stop()
+	if c.Bool("dashboard") {
+		board, err := control.ServeDashboard(d.ClientDir(), netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0))
+		if err != nil {
+			return fmt.Errorf("demo: %w", err)
+		}
+		defer board.Close()
+		say("The dashboard is at %s", board.URL())
+	}
 	switch {
 	case c.Bool("self-test"):
 		line, err := demo.SelfTest(ctx, d.Socks())
@@ -104,14 +112,6 @@ func runDemo(c *cli.Context) error {
 		return runProgram(ctx, stop, d, program)
 	}
 	say("ready: a SOCKS5 proxy on %s; state in %s. Try:\n\n   curl --socks5-hostname %s http://%s/\n\nCtrl-C ends everything.", d.Socks(), d.Dir(), d.Socks(), demo.Hello)
-	if c.Bool("dashboard") {
-		board, err := control.ServeDashboard(d.ClientDir(), netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0))
-		if err != nil {
-			return fmt.Errorf("demo: %w", err)
-		}
-		defer board.Close()
-		say("\nThe dashboard is at %s", board.URL())
-	}
 	<-ctx.Done() // a node that dies is reported, and the rest goes on
 	return nil
 }

@@ -373,6 +373,7 @@ const mostInTable = 20; // streams of one circuit
 
 function streamLines(id) {
   const on = node.streams.filter((s) => s.circuit === id);
+  if (on.length === 0) return ["none"];
   const lines = on.slice(0, mostInTable).map((s) => element("div", {}, streamText(s)));
   if (on.length > mostInTable) lines.push(element("div", { class: "muted" }, `and ${on.length - mostInTable} more`));
   return lines;
