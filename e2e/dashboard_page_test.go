@@ -184,7 +184,7 @@ const overflow = `(() => {
   if (document.documentElement.scrollWidth > innerWidth) out.push("the page: " + document.documentElement.scrollWidth);
   for (const e of document.querySelectorAll("body *")) {
     const r = e.getBoundingClientRect();
-    if (r.width > 1 && r.right > innerWidth + 1 && !e.closest(".sections")) out.push(e.tagName + "." + e.getAttribute("class") + " ends at " + r.right);
+    if (e.checkVisibility() && r.width > 1 && r.right > innerWidth + 1 && !e.closest(".sections")) out.push(e.tagName + "." + e.getAttribute("class") + " ends at " + r.right);
   }
   for (const e of document.querySelectorAll(".scroll, details, section")) {
     if (e.clientWidth && e.scrollWidth > e.clientWidth + 1) out.push(e.tagName + "#" + e.id + " scrolls sideways");

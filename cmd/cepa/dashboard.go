@@ -35,7 +35,7 @@ Example:
 
    cepa demo --dir /tmp/overlay --processes &
    cepa status --wait 30s /tmp/overlay/client
-   cepa dashboard --open /tmp/overlay/client`),
+   cepa dashboard /tmp/overlay/client`),
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "dir", Usage: "the node's `DIR`, in place of the argument"},
 			&cli.BoolFlag{Name: "open", Usage: "open the page in the browser of this desktop"},
