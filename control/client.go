@@ -49,7 +49,12 @@ type Client struct {
 
 // NewClient makes a Client of the node whose state directory is dir, over its Unix socket. The node need not run yet.
 func NewClient(dir string) *Client {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+	return &Client{name: "the node in " + dir, base: "http://node", http: &http.Client{Transport: &http.Transport{DialContext: socketDialer(dir), MaxIdleConns: 2}}}
+}
+
+// socketDialer dials the Unix socket of the node whose state directory is dir, whatever it is asked for.
+func socketDialer(dir string) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
 		socket := filepath.Join(dir, socketName)
 		if p, err := os.ReadFile(filepath.Join(dir, pointerName)); err == nil {
 			socket = strings.TrimSpace(string(p))
@@ -57,7 +62,6 @@ func NewClient(dir string) *Client {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)
 	}
-	return &Client{name: "the node in " + dir, base: "http://node", http: &http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConns: 2}}}
 }
 
 // NewClientAt makes a Client of the node that answers at an address: unix:PATH, or HOST:PORT of a control port, which
@@ -89,13 +93,9 @@ func NewPortClient(dir string) (*Client, error) {
 
 // NewPortClientOf is NewPortClient with the path of the file that a node has written for its control port, or of a copy.
 func NewPortClientOf(path string) (*Client, error) {
-	data, err := os.ReadFile(path)
+	p, err := readPort(path)
 	if err != nil {
-		return nil, fmt.Errorf("looking for the control port: %w; the node has one if its settings say so", err)
-	}
-	var p portFile
-	if err := json.Unmarshal(data, &p); err != nil {
-		return nil, fmt.Errorf("looking for the control port in %s: %w", path, err)
+		return nil, err
 	}
 	return &Client{name: "the node at " + p.Address, base: "http://" + p.Address, token: p.Token, http: &http.Client{Transport: &http.Transport{MaxIdleConns: 2}}}, nil
 }

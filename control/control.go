@@ -123,17 +123,25 @@ func (s *Server) openSocket(dir string) (net.Listener, error) {
 
 // serve answers on a listener until Close.
 func (s *Server) serve(ln net.Listener, h http.Handler) {
-	server := &http.Server{
-		Handler: h, ReadHeaderTimeout: answerTimeout, ReadTimeout: 2 * answerTimeout, WriteTimeout: 4 * answerTimeout,
-		IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
-	}
+	server := newHTTPServer(h)
 	s.servers = append(s.servers, server)
 	s.running++
 	go func() {
-		_ = server.Serve(netutil.LimitListener(ln, maxConns)) // ends with Close
+		_ = server.Serve(limited(ln)) // ends with Close
 		s.ended <- struct{}{}
 	}()
 }
+
+// newHTTPServer makes a server with bounds for everything; handlers that take longer set the times themselves.
+func newHTTPServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: answerTimeout, ReadTimeout: 2 * answerTimeout, WriteTimeout: 4 * answerTimeout,
+		IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
+	}
+}
+
+// limited bounds the connections of a listener.
+func limited(ln net.Listener) net.Listener { return netutil.LimitListener(ln, maxConns) }
 
 // sample notes each second what the node has carried.
 func (s *Server) sample(n Node) {

@@ -14,6 +14,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"cepa/control/dashboard"
 )
 
 // The port is reachable by everything on the machine that can open a connection: other users, and web pages in a
@@ -42,9 +44,7 @@ func (s *Server) startPort(o Options, api http.Handler) error {
 		return fmt.Errorf("opening the control port: %w", err)
 	}
 	s.address = ln.Addr().(*net.TCPAddr).AddrPort()
-	var secret [tokenBytes]byte
-	_, _ = rand.Read(secret[:]) // never fails
-	token := hex.EncodeToString(secret[:])
+	token := newToken()
 	path := filepath.Join(o.Dir, portName)
 	data, err := json.Marshal(portFile{s.address.String(), token})
 	if err == nil {
@@ -57,6 +57,12 @@ func (s *Server) startPort(o Options, api http.Handler) error {
 	s.remove = append(s.remove, path)
 	s.serve(ln, guarded(s.address, token, api))
 	return nil
+}
+
+func newToken() string {
+	var secret [tokenBytes]byte
+	_, _ = rand.Read(secret[:]) // never fails
+	return hex.EncodeToString(secret[:])
 }
 
 // writePrivate replaces a file in one step by one that only its owner can read.
@@ -76,27 +82,56 @@ func writePrivate(path string, data []byte) error {
 	return err
 }
 
-// guarded lets requests through that know the token and do not come from a web page of somebody else.
+// guarded lets requests through that know the token and do not come from a web page of somebody else. The files of the
+// dashboard, which say nothing, need no token; a browser may come to its page, and to it alone, from anywhere.
 func guarded(at netip.AddrPort, token string, api http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(token))
+	page := dashboard.Handler()
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		harden(w.Header())
 		if !ownHost(q.Host, at) {
 			refuse(w, http.StatusMisdirectedRequest, "the Host header names another machine; use "+at.String())
 			return
 		}
-		if !ownOrigin(q.Header, at) {
+		if !ownOrigin(q.Header, at) && !visit(q) {
 			refuse(w, http.StatusForbidden, "requests of other web pages are refused")
+			return
+		}
+		switch {
+		case q.URL.Path == "/" || q.URL.Path+"/" == dashboard.Path:
+			w.Header().Set("Location", dashboard.Path) // to which a browser takes the fragment along
+			w.WriteHeader(http.StatusTemporaryRedirect)
+			return
+		case strings.HasPrefix(q.URL.Path, dashboard.Path):
+			page.ServeHTTP(w, q)
 			return
 		}
 		given, ok := strings.CutPrefix(q.Header.Get("Authorization"), "Bearer ")
 		sum := sha256.Sum256([]byte(given)) // so that lengths do not show either
 		if subtle.ConstantTimeCompare(sum[:], want[:]) != 1 || !ok {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="cepa"`)
-			refuse(w, http.StatusUnauthorized, "the token is missing or wrong: send 'Authorization: Bearer TOKEN' with the one in "+portName+" in the node's state folder, which is new with each start")
+			refuse(w, http.StatusUnauthorized, "the token is missing or wrong: send 'Authorization: Bearer TOKEN' with the one in "+portName+" in the node's state folder, which is new with each start; for a person, 'cepa dashboard DIR' prints an address that has it")
 			return
 		}
 		api.ServeHTTP(w, q)
 	})
+}
+
+// harden has browsers make nothing of an answer but what its own page reads.
+func harden(h http.Header) {
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+}
+
+// visit says whether a browser goes to the dashboard's page as such: not into a frame, and with nothing that it could
+// do there. The page is empty without the token, and whoever sent the browser cannot look at it.
+func visit(q *http.Request) bool {
+	h := q.Header
+	return q.Method == http.MethodGet && (q.URL.Path == dashboard.Path || q.URL.Path == "/") && len(h["Origin"]) == 0 &&
+		h.Get("Sec-Fetch-Mode") == "navigate" && h.Get("Sec-Fetch-Dest") == "document"
 }
 
 // ownHost says whether a Host header names this port.

@@ -226,7 +226,7 @@ func (p *paster) stay(line string) {
 	}
 	p.stays = s
 	p.Cleanup(p.interrupt)
-	well := regexp.MustCompile(`(?m)^(ready|100 %)`)
+	well := regexp.MustCompile(`(?m)^(ready|100 %|The dashboard)`)
 	if strings.Contains(line, "cepa relay") || strings.Contains(line, "cepa authority") { // which may wait for others
 		well = regexp.MustCompile(`(?m)^ *\d+ %`)
 	}
@@ -243,7 +243,7 @@ func foreground(line string) bool {
 	if strings.HasSuffix(line, "&") {
 		return false
 	}
-	if regexp.MustCompile(`cepa (relay|client|authority)\b`).MatchString(line) {
+	if regexp.MustCompile(`cepa (relay|client|authority|dashboard)\b`).MatchString(line) {
 		return !strings.Contains(line, "--help")
 	}
 	return regexp.MustCompile(`cepa demo\b`).MatchString(line) && !strings.Contains(line, " -- ") && !strings.Contains(line, "--self-test")

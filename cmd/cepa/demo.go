@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"cepa/control"
 	"cepa/daemon"
 	"cepa/demo"
 )
@@ -32,7 +33,7 @@ exits reach this machine and its local network, so do not let others use its por
 Examples:
 
    cepa demo -- curl -sS http://hello.demo/
-   cepa demo --relays 9
+   cepa demo --dashboard
    cepa demo --dir /tmp/overlay --processes`),
 		Flags: []cli.Flag{
 			&cli.IntFlag{Name: "relays", Value: demo.DefaultRelays, Usage: fmt.Sprintf("number of relays, %d to %d; every second one is an exit", demo.MinRelays, demo.MaxRelays)},
@@ -41,6 +42,7 @@ Examples:
 			&cli.StringFlag{Name: "dir", Usage: "keep the network's state in `DIR` (made if missing); a temporary folder if not given"},
 			&cli.BoolFlag{Name: "processes", Usage: "run every node as a process of its own; DIR/nodes.json and DIR/pids list them"},
 			&cli.StringFlag{Name: "exit-policy", Value: "all", Usage: "`POLICY` of the exits: all, web, reduced, none, or rules such as 'accept *:80, reject *:*'"},
+			&cli.BoolFlag{Name: "dashboard", Usage: "serve a dashboard of the client, and print its address"},
 			&cli.BoolFlag{Name: "self-test", Usage: "fetch the demo's page through the network, say how it went, and exit"},
 			&cli.BoolFlag{Name: "tls-keylog", Usage: "write the secrets of the links' TLS sessions to DIR/tls-keys.log, for reading packet captures"},
 			logLevelFlag("warn"),
@@ -97,6 +99,14 @@ func runDemo(c *cli.Context) error {
 		return fmt.Errorf("demo: %w", err)
 	}
 	defer d.Stop()
+	if c.Bool("dashboard") {
+		board, err := control.ServeDashboard(d.ClientDir(), netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0))
+		if err != nil {
+			return fmt.Errorf("demo: %w", err)
+		}
+		defer board.Close()
+		say("The dashboard is at %s", board.URL())
+	}
 	switch {
 	case c.Bool("self-test"):
 		line, err := demo.SelfTest(ctx, d.Socks())

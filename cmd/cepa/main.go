@@ -73,7 +73,7 @@ Try it first, on this machine alone:
    cepa demo -- curl -sS http://hello.demo/
 
 See 'cepa COMMAND --help' for each command, with an example that works when pasted.`),
-		Commands:             []*cli.Command{demoCommand(), relayCommand(), clientCommand(), authorityCommand(), configCommand(), networkCommand(), directoryCommand(), keysCommand(), statusCommand(), topCommand(), circuitsCommand(), newnymCommand(), logCommand(), doctorCommand(), simCommand(), execCommand(), connectCommand(), browseCommand(), checkCommand()},
+		Commands:             []*cli.Command{demoCommand(), relayCommand(), clientCommand(), authorityCommand(), configCommand(), networkCommand(), directoryCommand(), keysCommand(), statusCommand(), topCommand(), dashboardCommand(), circuitsCommand(), newnymCommand(), logCommand(), doctorCommand(), simCommand(), execCommand(), connectCommand(), browseCommand(), checkCommand()},
 		HideHelpCommand:      true,
 		EnableBashCompletion: true,
 		ExitErrHandler:       func(*cli.Context, error) {}, // run decides
