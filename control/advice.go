@@ -28,6 +28,8 @@ func Advise(s Status, now time.Time) []Problem {
 
 func notReady(s Status) string {
 	switch {
+	case strings.Contains(s.Waiting, "to reach TCP port"):
+		return "let the port in through the firewall of this machine and of its provider, and behind NAT forward it; the relay tries again by itself, and 'cepa doctor' says more"
 	case strings.Contains(s.Waiting, "the port") || strings.Contains(s.Doing, "port"):
 		return "end the program that has the port, or choose another port"
 	case s.Role == "relay" && s.Consensus != nil:
@@ -44,6 +46,7 @@ func adviceFor(warning string) string {
 		{"update cepa", "install a newer version of cepa and restart this node"},
 		{"the consensus in use is of", "check this machine's clock and network connection; if both are right, the authorities are down: ask whoever runs the network"},
 		{"contradicting consensuses", "tell the operators of the network before you rely on it"},
+		{"this relay is not published", "open the port: the relay tries again by itself, at least every ten minutes; if others do reach it, set assume_reachable = true"},
 		{"newer network file", "nothing now: it is fetched again; if this lasts a day, get the file from whoever runs the network"},
 		{"other authorities", "if this lasts, get the present network file from whoever runs the network"},
 		{"no circuit can be built", "check this machine's network connection and clock; see the log for what fails"},

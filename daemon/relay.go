@@ -171,7 +171,7 @@ func (r *Relay) start(listen netip.AddrPort) error {
 		IPv6: hasIPv6(r.network.Test), MemoryBytes: r.config.MemoryMiB << 20, MaxLinks: r.capacity(), Bandwidth: live.Bandwidth,
 		Uplink: live.Uplink, UplinkBurst: live.UplinkBurst, Exit: live.Exit,
 		Nickname: r.config.Nickname, Contact: r.config.Contact, Software: "cepa " + r.options.Version, DirectoryOnly: r.only,
-		Families:   live.Families,
+		Families: live.Families, AssumeReachable: r.config.AssumeReachable,
 		Undefended: r.options.Undefended, Gossip: carrier, OnConsensus: r.onConsensus, OnProgress: r.onProgress,
 	})
 	if err != nil {
