@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -171,9 +172,30 @@ func decodeTOML(data []byte, into any) error {
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) {
 		row, column := decode.Position()
+		if m := wrongKind.FindStringSubmatch(err.Error()); m != nil && len(decode.Key()) > 0 {
+			return fmt.Errorf("line %d, column %d: %s is of type %s, and must be %s", row, column, strings.Join(decode.Key(), "."), m[1], kindName(m[2]))
+		}
 		return fmt.Errorf("line %d, column %d: %w", row, column, err)
 	}
 	return err
+}
+
+// wrongKind is how the decoder says that a value has another type than the setting.
+var wrongKind = regexp.MustCompile(`cannot decode TOML (\w+) into .*of type (\S+)$`)
+
+// kindName is what people call a Go type.
+func kindName(t string) string {
+	switch {
+	case strings.HasPrefix(t, "[]"):
+		return "a list: [\"one\", \"two\"]"
+	case t == "bool":
+		return "true or false"
+	case t == "string":
+		return "text in quotes"
+	case strings.Contains(t, "int"):
+		return "a whole number"
+	}
+	return "a table"
 }
 
 // suggestion names the setting that a wrong key may have meant, of the same table.

@@ -35,6 +35,13 @@ type ControlConfig struct {
 	ShowDestinations bool `toml:"show_destinations,omitempty" help:"Name the hosts that streams go to, to whoever may ask the control API."`
 }
 
+func (c *ControlConfig) check() error {
+	if _, err := netip.ParseAddrPort(c.Listen); c.Listen != "" && err != nil {
+		return fmt.Errorf("control.listen %q is not an IP address and port such as %s", c.Listen, DefaultControl)
+	}
+	return nil
+}
+
 // DefaultControl is the port that the documents suggest.
 const DefaultControl = "127.0.0.1:9852"
 
@@ -58,14 +65,13 @@ func newObserver() *observer {
 func (s *shell) startControl(dir string, config ControlConfig, src control.Source) error {
 	s.observer.config = config
 	o := control.Options{Dir: dir, Source: src}
-	if config.Listen != "" {
-		at, err := netip.ParseAddrPort(config.Listen)
-		if err != nil {
-			return fmt.Errorf("control.listen %q is not an IP address and port such as %s", config.Listen, DefaultControl)
-		}
-		o.Listen = at
+	err := config.check()
+	if err != nil {
+		return err
 	}
-	var err error
+	if config.Listen != "" {
+		o.Listen, _ = netip.ParseAddrPort(config.Listen) // see check
+	}
 	s.control, err = control.Start(o)
 	return err
 }
