@@ -27,20 +27,14 @@ Example:
    cepa status --wait 30s /tmp/overlay/client
    cepa circuits /tmp/overlay/client`),
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "as JSON: an object with circuits and streams"}},
-		Action: func(c *cli.Context) error {
-			dir, err := nodeDir(c)
+		Action: onNode(func(c *cli.Context, node *control.Client) error {
+			streams, err := node.Streams(c.Context)
 			if err != nil {
 				return err
 			}
-			node := control.NewClient(dir)
-			defer node.Close()
-			streams, err := node.Streams(c.Context)
-			if err != nil {
-				return nodeError(err)
-			}
 			circuits, err := node.Circuits(c.Context)
 			if err != nil {
-				return nodeError(err)
+				return err
 			}
 			if c.Bool("json") {
 				return printJSON(c, struct {
@@ -50,7 +44,7 @@ Example:
 			}
 			printCircuits(c.App.Writer, circuits, streams)
 			return nil
-		},
+		}),
 	}
 }
 

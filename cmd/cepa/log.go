@@ -35,35 +35,29 @@ Example:
 			&cli.IntFlag{Name: "lines", Aliases: []string{"n"}, Value: 100, Usage: "at most `N` of the lines there are"},
 			&cli.BoolFlag{Name: "json", Usage: "one JSON object a line"},
 		},
-		Action: func(c *cli.Context) error {
-			dir, err := nodeDir(c)
-			if err != nil {
-				return err
-			}
+		Action: onNode(func(c *cli.Context, node *control.Client) error {
 			if n := c.Int("lines"); n < 0 || n > 1000 {
 				return usagef("--lines %d: a node keeps 1000 lines", n)
 			}
-			node := control.NewClient(dir)
-			defer node.Close()
 			ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			p := linePrinter{w: c.App.Writer, json: c.Bool("json")}
 			if !c.Bool("follow") {
 				l, err := node.Log(ctx, 0, c.Int("lines"))
 				if err != nil {
-					return nodeError(err)
+					return err
 				}
 				if len(l.Lines) == 0 && !p.json {
 					fmt.Fprintln(c.App.ErrWriter, "The node has logged nothing yet that its log level lets through.")
 				}
 				return p.lines(l.Lines)
 			}
-			err = follow(ctx, node, &p, c.Int("lines"), c.App.ErrWriter)
+			err := follow(ctx, node, &p, c.Int("lines"), c.App.ErrWriter)
 			if ctx.Err() != nil {
 				return nil // Ctrl-C is how it ends
 			}
 			return err
-		},
+		}),
 	}
 }
 
@@ -93,7 +87,7 @@ func follow(ctx context.Context, node *control.Client, p *linePrinter, lines int
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		return errors.New("the node has stopped")
 	}
-	return nodeError(err)
+	return err
 }
 
 // linePrinter prints each line once, in order.

@@ -26,23 +26,17 @@ Example:
    cepa status --wait 30s /tmp/overlay/client
    cepa newnym /tmp/overlay/client`),
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "the answer as JSON"}},
-		Action: func(c *cli.Context) error {
-			dir, err := nodeDir(c)
-			if err != nil {
-				return err
-			}
-			node := control.NewClient(dir)
-			defer node.Close()
+		Action: onNode(func(c *cli.Context, node *control.Client) error {
 			n, err := node.NewIdentity(c.Context)
 			if err != nil {
-				return nodeError(err)
+				return err
 			}
 			if c.Bool("json") {
 				return printJSON(c, n)
 			}
 			fmt.Fprintln(c.App.Writer, newnymText(n))
 			return nil
-		},
+		}),
 	}
 }
 

@@ -34,20 +34,14 @@ Example:
 			&cli.BoolFlag{Name: "counters", Usage: "print all counters too"},
 			&cli.BoolFlag{Name: "json", Usage: "status and counters as one JSON object"},
 		},
-		Action: func(c *cli.Context) error {
-			dir, err := nodeDir(c)
+		Action: onNode(func(c *cli.Context, node *control.Client) error {
+			s, err := awaitStatus(c.Context, node, c.Duration("wait"))
 			if err != nil {
 				return err
 			}
-			node := control.NewClient(dir)
-			defer node.Close()
-			s, err := awaitStatus(c.Context, node, c.Duration("wait"))
-			if err != nil {
-				return nodeError(err)
-			}
 			counters, err := node.Counters(c.Context)
 			if err != nil {
-				return nodeError(err)
+				return err
 			}
 			if c.Bool("json") {
 				return printJSON(c, struct {
@@ -57,7 +51,7 @@ Example:
 			}
 			p := page{Status: s, Counters: counters, Now: time.Now()}
 			if err := p.fill(c.Context, node); err != nil {
-				return nodeError(err)
+				return err
 			}
 			p.print(c.App.Writer)
 			if c.Bool("counters") {
@@ -67,7 +61,20 @@ Example:
 				}
 			}
 			return nil
-		},
+		}),
+	}
+}
+
+// onNode is the action of a command that asks a node, which its one argument names.
+func onNode(ask func(*cli.Context, *control.Client) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		dir, err := nodeDir(c)
+		if err != nil {
+			return err
+		}
+		node := control.NewClient(dir)
+		defer node.Close()
+		return nodeError(ask(c, node))
 	}
 }
 
