@@ -2,6 +2,7 @@ package control
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -15,6 +16,7 @@ func Advise(s Status, now time.Time) []Problem {
 	case c != nil && !now.Before(c.ValidUntil):
 		add("the consensus has ended at "+c.ValidUntil.UTC().Format(time.DateTime)+" UTC and no newer one can be had: no circuit is built",
 			"check this machine's clock and network connection; if both are right, the authorities are down: ask whoever runs the network")
+	case s.Percent < 100 && slices.ContainsFunc(s.Warnings, func(w string) bool { return strings.HasPrefix(w, unpublished) }): // says it all
 	case s.Percent < 100 && s.Waiting != "":
 		add("not ready: "+s.Doing+", waiting for "+s.Waiting, notReady(s))
 	case s.Percent < 100 && s.Uptime >= 60:
@@ -25,6 +27,9 @@ func Advise(s Status, now time.Time) []Problem {
 	}
 	return list
 }
+
+// unpublished is how the warning begins of a relay that others do not reach.
+const unpublished = "this relay is not published"
 
 func notReady(s Status) string {
 	switch {
@@ -46,7 +51,7 @@ func adviceFor(warning string) string {
 		{"update cepa", "install a newer version of cepa and restart this node"},
 		{"the consensus in use is of", "check this machine's clock and network connection; if both are right, the authorities are down: ask whoever runs the network"},
 		{"contradicting consensuses", "tell the operators of the network before you rely on it"},
-		{"this relay is not published", "open the port: the relay tries again by itself, at least every ten minutes; if others do reach it, set assume_reachable = true"},
+		{unpublished, "open the port: the relay tries again by itself, at least every ten minutes; if others do reach it, set assume_reachable = true"},
 		{"newer network file", "nothing now: it is fetched again; if this lasts a day, get the file from whoever runs the network"},
 		{"other authorities", "if this lasts, get the present network file from whoever runs the network"},
 		{"no circuit can be built", "check this machine's network connection and clock; see the log for what fails"},

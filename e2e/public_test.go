@@ -266,6 +266,7 @@ func (a *abroad) connectName(t testing.TB, name string) (net.Conn, error) {
 // the latest after the wait that docs/using.md states, and nothing goes anywhere but to relays; then it works again.
 func TestFailsClosed(t *testing.T) {
 	long(t)
+	t.Parallel() // it waits
 	if !ownNetwork(t) {
 		return
 	}

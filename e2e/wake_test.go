@@ -34,6 +34,7 @@ func outside(t *testing.T, words string) {
 // tries again and again has its page, in a new circuit and in the one that was used before.
 func TestClientWakes(t *testing.T) {
 	long(t)
+	t.Parallel() // it sleeps
 	if !ownNetwork(t) {
 		return
 	}
