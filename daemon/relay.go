@@ -192,6 +192,7 @@ func (r *Relay) start(listen netip.AddrPort) error {
 		return err
 	}
 	go r.loop.Run()
+	go r.watchAddresses()
 	go func() { _ = r.links.Serve(r.listener) }() // ends with links.Close
 	r.loop.Post(r.node.Start)
 	r.loop.Post(func() { r.account(0) })
