@@ -2,6 +2,7 @@ package control
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -21,6 +22,7 @@ func Advise(s Status, now time.Time) []Problem {
 	case c != nil && !now.Before(c.ValidUntil):
 		add(CodeConsensusEnded, "the consensus has ended at "+c.ValidUntil.UTC().Format(time.DateTime)+" UTC and no newer one can be had: no circuit is built", askAuthorities)
 	case s.Asleep(): // its notice says all
+	case s.Percent < 100 && slices.ContainsFunc(s.Notices, func(n Notice) bool { return n.Code == "unreachable" }): // its notice says all
 	case s.Percent < 100 && s.Waiting != "":
 		add(CodeNotReady, "not ready: "+s.Doing+", waiting for "+s.Waiting, notReady(s))
 	case s.Percent < 100 && s.Uptime >= 60:
@@ -36,8 +38,13 @@ func Advise(s Status, now time.Time) []Problem {
 	return list
 }
 
+// unpublished is how the warning begins of a relay that others do not reach.
+const unpublished = "this relay is not published"
+
 func notReady(s Status) string {
 	switch {
+	case strings.Contains(s.Waiting, "to reach TCP port"):
+		return "let the port in through the firewall of this machine and of its provider, and behind NAT forward it; the relay tries again by itself, and 'cepa doctor' says more"
 	case strings.Contains(s.Waiting, "the port") || strings.Contains(s.Doing, "port"):
 		return "end the program that has the port, or choose another port"
 	case s.Role == "relay" && s.Consensus != nil:
@@ -63,6 +70,7 @@ var advice = map[string]string{
 	"keys-end":               "renew the signing key in time: 'cepa keys renew --help' says how",
 	"address":                "do what it says, or nothing if it is wrong; 'cepa doctor DIR' looks closer",
 	"port-open":              "remove allow_remote and give a loopback address, or let a firewall admit only whom you mean",
+	"unreachable":            "open the port: the relay tries again by itself, at least every ten minutes; if others do reach it, set assume_reachable = true",
 	"hibernating":            "nothing: it goes on by itself then; to go on now, raise accounting_gib and send SIGHUP",
 }
 

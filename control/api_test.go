@@ -353,6 +353,10 @@ func TestAdviceForEveryProblem(t *testing.T) {
 			}
 		}
 	}
+	shut := Status{Percent: 90, Role: "relay", Waiting: "others to reach TCP port 9001", Warnings: []string{unpublished + ", since"}}
+	if list := Advise(shut, now); len(list) != 1 || !strings.Contains(list[0].Do, "open the port") {
+		t.Errorf("of a closed port: %+v", list)
+	}
 	if list := Advise(Status{Percent: 100, Consensus: &Consensus{ValidUntil: now.Add(1)}}, now); list != nil {
 		t.Errorf("all is well, and %+v", list)
 	}

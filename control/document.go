@@ -37,7 +37,7 @@ type Notice struct{ Code, Text string }
 
 // Problem is something that a person should know, and what to do about it.
 type Problem struct {
-	Code string `json:"code" doc:"a word for what it is about, which stays the same when the text changes: not-ready, consensus-ended, update-required, update-recommended, consensus-old, authorities-contradict, network-file-old, other-authorities, paths-narrow, no-circuit, keys-end, address, port-open, hibernating; there may be more"`
+	Code string `json:"code" doc:"a word for what it is about, which stays the same when the text changes: not-ready, consensus-ended, update-required, update-recommended, consensus-old, authorities-contradict, network-file-old, other-authorities, paths-narrow, no-circuit, keys-end, address, unreachable, port-open, hibernating; there may be more"`
 	Text string `json:"text" doc:"what is wrong"`
 	Do   string `json:"do" doc:"what to do about it"`
 }

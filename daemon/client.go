@@ -102,6 +102,7 @@ func (c *Client) start(restrict *circuit.Restrictions) error {
 		return err
 	}
 	go c.loop.Run()
+	go c.watchAddresses()
 	c.loop.Post(c.node.Start)
 	return nil
 }

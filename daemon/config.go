@@ -25,8 +25,9 @@ type RelayConfig struct {
 	Network string `toml:"network" path:"file" section:"The network, and this relay's folder" value:"FILE" example:"network.toml" help:"The network file: you get it from whoever runs the network."`
 	Dir     string `toml:"dir" path:"dir" value:"DIR" example:"relay" help:"The folder for keys and state, made if it is missing. It is the relay's identity: keep it, and keep it secret. One process at a time uses it."`
 
-	Listen  string `toml:"listen,omitempty" section:"Where it is" value:"ADDRESS" default:"0.0.0.0:9001" help:"The one TCP address for links, directory and gossip: an IP address of this machine, or 0.0.0.0 for all, and a port."`
-	Address string `toml:"address,omitempty" value:"ADDRESS" help:"The address that others reach the relay at, such as 203.0.113.7:9001, if listen does not say it: behind NAT, or in a container. It may differ from listen in address and port. With \"auto\" the relay asks the authorities at the start at which address they see it, and takes what those of three networks agree on, with the port of listen."`
+	Listen          string `toml:"listen,omitempty" section:"Where it is" value:"ADDRESS" default:"0.0.0.0:9001" help:"The one TCP address for links, directory and gossip: an IP address of this machine, or 0.0.0.0 for all, and a port."`
+	Address         string `toml:"address,omitempty" value:"ADDRESS" help:"The address that others reach the relay at, such as 203.0.113.7:9001, if listen does not say it: behind NAT, or in a container. It may differ from listen in address and port. With \"auto\" the relay asks the authorities at the start at which address they see it, and takes what those of three networks agree on, with the port of listen."`
+	AssumeReachable bool   `toml:"assume_reachable,omitempty" help:"Publish the relay without asking other nodes first whether they reach it at its address. Without this it waits until one does, and says what to open."`
 
 	Nickname   string   `toml:"nickname,omitempty" section:"What people see" reload:"yes" value:"NAME" help:"A name for people, 1 to 19 letters, digits and hyphens; public, and not unique."`
 	Contact    string   `toml:"contact,omitempty" reload:"yes" help:"How to reach you, such as an e-mail address; public."`

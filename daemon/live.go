@@ -77,6 +77,9 @@ func CheckConfig(config any) error {
 		}
 		network, err := LoadNetwork(c.Network)
 		if err != nil {
+			return fmt.Errorf("network: %w", err)
+		}
+		if err := c.Control.check(); err != nil {
 			return err
 		}
 		if len(c.Serve) > 0 && !network.Test {
@@ -107,8 +110,10 @@ func CheckConfig(config any) error {
 		if _, err := c.Paths.restrictions(); err != nil {
 			return err
 		}
-		_, err := LoadNetwork(c.Network)
-		return err
+		if _, err := LoadNetwork(c.Network); err != nil {
+			return fmt.Errorf("network: %w", err)
+		}
+		return c.Control.check()
 	}
 	return fmt.Errorf("%T is no configuration", config)
 }

@@ -171,7 +171,7 @@ func (r *Relay) start(listen netip.AddrPort) error {
 		IPv6: hasIPv6(r.network.Test), MemoryBytes: r.config.MemoryMiB << 20, MaxLinks: r.capacity(), Bandwidth: live.Bandwidth,
 		Uplink: live.Uplink, UplinkBurst: live.UplinkBurst, Exit: live.Exit,
 		Nickname: r.config.Nickname, Contact: r.config.Contact, Software: "cepa " + r.options.Version, DirectoryOnly: r.only,
-		Families:   live.Families,
+		Families: live.Families, AssumeReachable: r.config.AssumeReachable,
 		Undefended: r.options.Undefended, Gossip: carrier, OnConsensus: r.onConsensus, OnProgress: r.onProgress,
 	})
 	if err != nil {
@@ -192,6 +192,7 @@ func (r *Relay) start(listen netip.AddrPort) error {
 		return err
 	}
 	go r.loop.Run()
+	go r.watchAddresses()
 	go func() { _ = r.links.Serve(r.listener) }() // ends with links.Close
 	r.loop.Post(r.node.Start)
 	r.loop.Post(func() { r.account(0) })

@@ -36,10 +36,12 @@ type Options struct {
 	Relays      int // besides the authorities
 	Authorities int
 	Socks       netip.AddrPort
-	AnySocks    bool   // when Socks is taken, any free port will do
-	Dir         string // keeps the network's state; "" is a temporary folder that is removed
-	Processes   bool   // every node is a process of its own
-	ExitPolicy  string // of the exits
+	Ports       []string // more of the client's local ports, as daemon.ClientConfig has them
+	DNS         string   // the address of its DNS port; none if empty
+	AnySocks    bool     // when Socks is taken, any free port will do
+	Dir         string   // keeps the network's state; "" is a temporary folder that is removed
+	Processes   bool     // every node is a process of its own
+	ExitPolicy  string   // of the exits
 	LogLevel    string
 	TLSKeyLog   bool   // DIR/tls-keys.log gets the secrets of all links
 	Executable  string // the cepa to run for Processes; "" is this one
@@ -159,7 +161,7 @@ func (l *layout) fill(o Options, page netip.AddrPort) error {
 		}
 	}
 	l.client = daemon.ClientConfig{
-		Network: l.network, Dir: filepath.Join(l.dir, "client"), Socks: o.Socks.String(), LogLevel: o.LogLevel, TLSKeyLog: l.keyLog(o),
+		Network: l.network, Dir: filepath.Join(l.dir, "client"), Socks: o.Socks.String(), Ports: o.Ports, DNS: o.DNS, LogLevel: o.LogLevel, TLSKeyLog: l.keyLog(o),
 	}
 	if err := os.MkdirAll(l.client.Dir, 0o700); err != nil {
 		return err

@@ -39,7 +39,13 @@ type AgentConfig struct {
 	// an authority that is no relay.
 	Describe func() Descriptor
 	// Signer returns the signing key in use; asked whenever something is signed.
-	Signer     func() cert.Signer
+	Signer func() cert.Signer
+	// CheckReach has the relay publish only when another node has reached it, see Reach. OnReach hears that this may
+	// have changed; it may be nil.
+	CheckReach bool
+	OnReach    func()
+	// Prober connects back to relays that ask for it; nil answers none.
+	Prober     Prober
 	Undefended Undefended // zero but in the attack suite
 }
 
@@ -62,6 +68,7 @@ type AgentStats struct {
 	Symbols                 uint64 // of sketches that these took
 	Served                  uint64 // requests answered with a document
 	DiffsMade               uint64 // of consensuses
+	DialBacks               uint64 // relays that were called back
 	BadRequests             uint64
 	Busy                    uint64 // requests refused by a budget
 	Refused                 uint64 // announcements refused
@@ -103,8 +110,9 @@ type Agent struct {
 	serving   serving
 	listed    map[cert.Identity]time.Time // until when a consensus that lists a relay is valid
 	listening map[netip.AddrPort]bool     // where relays of the consensus and the network file listen
-	watch     func(id cert.Identity)      // the authority in this node: told of each change of an entry
-	authority *Authority                  // in this node, while it runs; else nil
+	reach     reach
+	watch     func(id cert.Identity) // the authority in this node: told of each change of an entry
+	authority *Authority             // in this node, while it runs; else nil
 
 	housekeeping, reconciling, saving env.Timer
 	unsaved                           bool
@@ -179,7 +187,7 @@ func (a *Agent) Stop() {
 		return
 	}
 	a.running = false
-	for _, t := range []env.Timer{a.housekeeping, a.reconciling, a.saving} {
+	for _, t := range []env.Timer{a.housekeeping, a.reconciling, a.saving, a.reach.timer} {
 		if t != nil {
 			t.Stop()
 		}

@@ -3,6 +3,7 @@ package directory
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 
 	"cepa/cert"
 )
@@ -46,6 +47,8 @@ const (
 
 	AskEvidence RequestKind = 12 // what an authority knows of others that have broken the rules: see DecodeEvidence
 
+	AskReach RequestKind = 17 // a Verdict: whether this relay is reached at Address
+
 	AskSketch RequestKind = 16 // symbols of a sketch of the descriptors held, with this Salt, from First on
 
 	AskBytes RequestKind = 15 // as many zeros as the sealed SpeedTicket that it carries says: see SpeedTests
@@ -82,6 +85,8 @@ func (k RequestKind) String() string {
 		return "speed test"
 	case AskSketch:
 		return "sketch"
+	case AskReach:
+		return "connecting back"
 	}
 	return fmt.Sprintf("request of kind %d", uint8(k))
 }
@@ -98,6 +103,7 @@ func (k RequestKind) String() string {
 //	6  known   32 bytes, for AskDiff; and for AskHead, which is answered with nothing when it is the newest; or absent
 //	7  serial  uint, for AskNetworkFile only
 //	15 ticket  bytes, for AskBytes only
+//	19 address 4 or 16 bytes of IP address and a port u16, for AskReach only
 //	16 salt    uint, for AskSketch only; also 17 first, uint: 0, 32, 64, … 2,048, absent when 0; and 18 all, true or absent
 type Request struct {
 	Kind       RequestKind
@@ -110,6 +116,7 @@ type Request struct {
 	Serial     uint64
 	Salt       uint64
 	First      int
+	Address    netip.AddrPort
 	All        bool // not only the descriptors of relays that the consensus does not list
 	Extensions Extensions
 }
@@ -126,6 +133,7 @@ type wireRequest struct {
 	Salt   *uint64     `cbor:"16,keyasint,omitempty"`
 	First  uint16      `cbor:"17,keyasint,omitempty"`
 	All    bool        `cbor:"18,keyasint,omitempty"`
+	At     []byte      `cbor:"19,keyasint,omitempty"`
 }
 
 // AppendTo appends the request with its length, as it is written to the stream, to b.
@@ -143,6 +151,9 @@ func (r Request) AppendTo(b []byte) ([]byte, error) {
 	}
 	if r.Kind == AskSketch {
 		w.Salt, w.First, w.All = &r.Salt, uint16(r.First), r.All
+	}
+	if r.Address.IsValid() {
+		w.At = addrBytes(r.Address)
 	}
 	err := r.check()
 	var body []byte
@@ -176,6 +187,7 @@ func (r Request) check() error {
 		rumour = true
 	case AskBytes:
 		ticket = true
+	case AskReach:
 	case AskSketch:
 		if !isSketchStart(r.First) {
 			return fmt.Errorf("%w: a %s from symbol %d on", ErrInvalid, r.Kind, r.First)
@@ -184,6 +196,8 @@ func (r Request) check() error {
 		return fmt.Errorf("%w kind %d", ErrInvalid, uint8(r.Kind))
 	}
 	switch {
+	case (r.Kind == AskReach) != r.Address.IsValid() || r.Address.Addr().Is4In6() || r.Address.Addr().Zone() != "":
+		return fmt.Errorf("%w: a %s with the address %s", ErrInvalid, r.Kind, r.Address)
 	case r.Kind != AskSketch && (r.Salt != 0 || r.First != 0 || r.All):
 		return fmt.Errorf("%w: a %s with what a sketch has", ErrInvalid, r.Kind)
 	case digest == r.Digest.IsZero():
@@ -250,6 +264,11 @@ func decodeRequest(body []byte) (r Request, err error) {
 		}
 		if d.to.IsZero() {
 			return r, fmt.Errorf("%w digest: all zero", ErrInvalid)
+		}
+	}
+	if w.At != nil {
+		if r.Address, err = readAddr(w.At); err != nil {
+			return r, err
 		}
 	}
 	if (w.Salt != nil) != (r.Kind == AskSketch) {

@@ -3,6 +3,7 @@ package directory
 import (
 	"bytes"
 	"errors"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -21,6 +22,8 @@ func testRequests() []Request {
 		{Kind: AskBytes, Ticket: make([]byte, MaxSpeedTicket)},
 		{Kind: AskSketch, Salt: 1 << 63},
 		{Kind: AskSketch, First: 2048, All: true},
+		{Kind: AskReach, Address: netip.MustParseAddrPort("192.0.2.7:9001")},
+		{Kind: AskReach, Address: netip.MustParseAddrPort("[2001:db8::7]:1")},
 		{Kind: AskHead, Extensions: Extensions{99: {0x01}}},
 	}
 }
@@ -35,7 +38,7 @@ func TestRequestComesBackByteByByte(t *testing.T) {
 			if err != nil || done != (i == len(wire)-1) {
 				t.Fatalf("%s: byte %d of %d: done %v, %v", want.Kind, i, len(wire), done, err)
 			}
-			if done && (got.Kind != want.Kind || got.Digest != want.Digest || got.Bucket != want.Bucket || got.Salt != want.Salt || got.First != want.First || got.All != want.All || !bytes.Equal(got.Rumour, want.Rumour) || !bytes.Equal(got.Ticket, want.Ticket) || len(got.Extensions) != len(want.Extensions)) {
+			if done && (got.Kind != want.Kind || got.Digest != want.Digest || got.Bucket != want.Bucket || got.Salt != want.Salt || got.First != want.First || got.All != want.All || got.Address != want.Address || !bytes.Equal(got.Rumour, want.Rumour) || !bytes.Equal(got.Ticket, want.Ticket) || len(got.Extensions) != len(want.Extensions)) {
 				t.Errorf("came back as %+v instead of %+v", got, want)
 			}
 		}
@@ -58,6 +61,9 @@ func TestRequestRefused(t *testing.T) {
 		"no ticket":            {Kind: AskBytes},
 		"a large ticket":       {Kind: AskBytes, Ticket: make([]byte, MaxSpeedTicket+1)},
 		"a ticket for nothing": {Kind: AskHead, Ticket: []byte{1}},
+		"no address":           {Kind: AskReach},
+		"an address for what":  {Kind: AskHead, Address: netip.MustParseAddrPort("192.0.2.7:9001")},
+		"a mapped address":     {Kind: AskReach, Address: netip.MustParseAddrPort("[::ffff:192.0.2.7]:9001")},
 		"a large extension":    {Kind: AskHead, Extensions: Extensions{9: append([]byte{0x59, 2, 0}, make([]byte, 512)...)}},
 	} {
 		if _, err := r.AppendTo(nil); !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrTooLarge) {

@@ -112,7 +112,9 @@ type Follower struct {
 	skews    skews
 	round    *round
 	timer    env.Timer
-	due      time.Time // by the wall clock, when the next round is; zero: when the timer says so
+	due      time.Time // by the wall clock, when the next round is; zero: when pause ends
+	pause    env.Mono  // until then no round, unless the wall clock is set: see again
+	set      time.Time // what the wall clock would have shown at Mono 0, when the pause began
 	failures int       // rounds since the last success
 	running  bool
 	said     struct { // the last progress
@@ -349,7 +351,7 @@ func (f *Follower) schedule() {
 // await waits for the next round by the wall clock, which is looked at now and then: it may jump, and in a machine that
 // sleeps timers stand still.
 func (f *Follower) await(wait time.Duration) {
-	f.due = f.env.Clock.Wall().Add(wait)
+	f.due, f.pause = f.env.Clock.Wall().Add(wait), 0
 	f.timer.Reset(min(wait, f.look()))
 }
 
@@ -368,6 +370,13 @@ func (f *Follower) onTimer() {
 	if left := f.due.Sub(f.env.Clock.Wall()); left > 0 && f.Current() != nil {
 		f.timer.Reset(min(left, f.look()))
 		return
+	}
+	if left := f.pause.Sub(f.env.Clock.Now()); left > 0 {
+		if f.clockOrigin().Sub(f.set).Abs() < clockJump {
+			f.timer.Reset(min(left, clockLook))
+			return
+		}
+		f.failures = 0 // which the wrong clock may have been the cause of
 	}
 	f.startRound()
 }
@@ -388,10 +397,22 @@ func (f *Follower) retry(limit time.Duration) {
 	f.again(wait/2 + f.random(wait/2+1))
 }
 
-// again has a round begin so much later, whatever the wall clock says.
+// How a pause is cut short: the wall clock is compared with the monotonic one so often, and has been set, or the machine
+// has slept, when they differ by so much more.
+const (
+	clockLook = 5 * time.Second
+	clockJump = 10 * time.Second
+)
+
+// again has a round begin so much later, or when the wall clock is set: with a wrong one nothing can be verified.
 func (f *Follower) again(wait time.Duration) {
-	f.due = time.Time{}
-	f.timer.Reset(wait)
+	f.due, f.pause, f.set = time.Time{}, f.env.Clock.Now().Add(wait), f.clockOrigin()
+	f.timer.Reset(min(wait, clockLook))
+}
+
+// clockOrigin is what the wall clock would have shown at Mono 0: it changes when that clock is set, and with sleep.
+func (f *Follower) clockOrigin() time.Time {
+	return f.env.Clock.Wall().Add(-time.Duration(f.env.Clock.Now()))
 }
 
 // progress tells a person, but nothing twice.

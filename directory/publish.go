@@ -24,7 +24,7 @@ func (a *Agent) renewal() time.Duration {
 	return min(max(scaled, time.Minute), descriptorRenewal)
 }
 
-// Update looks whether what this relay says of itself has changed, or is old, and publishes it if so. The node calls
+// Update looks whether what this relay says of itself has changed, or is old, and publishes it if so, once it may: see Reach. The node calls
 // it when addresses or keys have changed; beside that it happens once an interval, at least once a minute.
 func (a *Agent) Update() {
 	if a.cfg.Describe == nil || !a.running || a.own.leaving {
@@ -32,6 +32,9 @@ func (a *Agent) Update() {
 	}
 	d, signer := a.cfg.Describe(), a.cfg.Signer()
 	d.Identity = a.cfg.Identity
+	if !a.mayPublish(&d) {
+		return
+	}
 	wall := a.env.Clock.Wall().Truncate(time.Millisecond).UTC()
 	if held := a.own.Descriptor; held != nil {
 		same := a.own.issued.Equal(signer.Certificate.Issued()) && sameBut(&d, held)

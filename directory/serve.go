@@ -18,6 +18,8 @@ type serving struct {
 	unit                               float64 // bytes in a token of a volume
 	answers                            map[cert.Digest][]byte
 	diffs                              diffs
+	dialBacks                          limit.Buckets
+	dialling                           int // back, now
 }
 
 func newServing(network *Network) serving {
@@ -33,6 +35,8 @@ func newServing(network *Network) serving {
 		clientVolume: newBuckets(clientBytes, clientVolume),
 		siteVolume:   newBuckets(siteBytes, siteVolume),
 		relayOut:     newBuckets(relayBytes, relayVolume),
+
+		dialBacks: newDialBacks(network),
 
 		unit:    minVolume,
 		answers: make(map[cert.Digest][]byte),
@@ -54,7 +58,8 @@ func (s *serving) volume(b *limit.Buckets, burst, rate float64) *limit.Buckets {
 // Serve answers one directory request, as it came on the stream, length and all. The answer is status, length and
 // body; it is shared and not to be modified. from is the neighbour that the circuit comes from: a client may ask for
 // the consensus and the network file only, and relays are bounded by their identity, clients by their link and by the
-// /24 or /48 that it comes from. done is called once, before Serve returns unless a diff has to be made first.
+// /24 or /48 that it comes from. done is called once, before Serve returns unless
+// a diff has to be made first or the neighbour is to be called back.
 func (a *Agent) Serve(request []byte, from *env.Peer, done func(answer []byte)) {
 	q, whole, err := NewRequestReader(a.RequestLimit(from) - requestHeader).Read(request)
 	if err != nil || !whole || from.Client() && !q.Kind.forClients() {
@@ -74,6 +79,10 @@ func (a *Agent) Serve(request []byte, from *env.Peer, done func(answer []byte)) 
 	done = a.reader(from, done)
 	if q.Kind == AskDiff {
 		a.serveDiff(q, done)
+		return
+	}
+	if q.Kind == AskReach {
+		a.serveReach(q.Address, from, done)
 		return
 	}
 	done(a.lookUp(q, from))

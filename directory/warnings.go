@@ -24,13 +24,14 @@ const (
 	WarnNoCircuit     = "no-circuit"
 	WarnKeys          = "keys-end"
 	WarnAddress       = "address"
+	WarnUnreachable   = "unreachable"
 	WarnOpenPort      = "port-open"
 	WarnHibernating   = "hibernating"
 )
 
 // WarningCodes are all of them.
 func WarningCodes() []string {
-	return []string{WarnUpdateNow, WarnUpdateSoon, WarnStale, WarnContradiction, WarnNetworkFile, WarnOthers, WarnPaths, WarnNoCircuit, WarnKeys, WarnAddress, WarnOpenPort, WarnHibernating}
+	return []string{WarnUpdateNow, WarnUpdateSoon, WarnStale, WarnContradiction, WarnNetworkFile, WarnOthers, WarnPaths, WarnNoCircuit, WarnKeys, WarnAddress, WarnUnreachable, WarnOpenPort, WarnHibernating}
 }
 
 // contradiction are two heads that contradict each other although a quorum has signed both: proof that authorities broke

@@ -45,6 +45,8 @@ type member struct {
 	progress   []string
 	dead       bool // does not answer
 	unlistened bool // is not reached by probes
+	tested     bool // publishes only when it is reached
+	helpless   bool // calls nobody back
 }
 
 const worldDelay = time.Millisecond
@@ -127,6 +129,7 @@ func (m *member) make() {
 	m.agent = NewAgent(AgentConfig{
 		Env: m.env(), Network: w.network, Identity: m.id(), Follower: m.follower, Fetcher: m,
 		Gossip: m.gossip, Signer: func() cert.Signer { return m.signer },
+		CheckReach: m.tested, Prober: m.prober(),
 		Describe: func() Descriptor {
 			d := Descriptor{
 				OnionKey: testSeed('b', m.number), OnionKeyUntil: testNow.Add(30 * 24 * time.Hour),
@@ -232,6 +235,14 @@ func (m *member) Probe(to env.Target, done func(error)) {
 		}
 		done(nil)
 	})
+}
+
+// prober connects back.
+func (m *member) prober() Prober {
+	if m.helpless {
+		return nil
+	}
+	return m
 }
 
 // startAll starts all relays at once.

@@ -35,6 +35,20 @@ const (
 // newCorner makes one in a test that has a network of its own. SOCKS connections from inside go on to the overlay's port.
 func newCorner(t *testing.T, o *overlay) *corner {
 	t.Helper()
+	c := newFarMachine(t)
+	ln, err := net.Listen("tcp", cableOuter+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	c.socks = ln.Addr().(*net.TCPAddr).AddrPort()
+	go forward(ln, o.socks)
+	return c
+}
+
+// newFarMachine makes one from whose inside nothing is forwarded.
+func newFarMachine(t *testing.T) *corner {
+	t.Helper()
 	ip := need(t, "ip")
 	holder := exec.Command("sleep", "1000")
 	holder.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: syscall.CLONE_NEWNET}
@@ -63,13 +77,6 @@ func newCorner(t *testing.T, o *overlay) *corner {
 	} {
 		command(inside + words)
 	}
-	ln, err := net.Listen("tcp", cableOuter+":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	c.socks = ln.Addr().(*net.TCPAddr).AddrPort()
-	go forward(ln, o.socks)
 	return c
 }
 

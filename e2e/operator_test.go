@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -160,7 +161,7 @@ func TestReload(t *testing.T) {
 	}
 	o.set(t, `exit_policy = "perhaps"`)
 	o.set(t, `nickname = "onion"`)
-	hup(`SIGHUP: the settings are as they were: exit_policy`)
+	hup(": exit_policy") // behind the file and the line
 	o.set(t, `exit_policy = "none"`)
 	o.set(t, `rate_kib = 100`)
 	hup("nickname, exit_policy are in force; memory_mib, rate_kib need a restart")
@@ -299,5 +300,92 @@ func fatal(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestSecondSignalEndsTheDrain: a relay that was told to end lets its circuits go on; a second signal ends it at once.
+func TestSecondSignalEndsTheDrain(t *testing.T) {
+	t.Parallel()
+	notShort(t)
+	f := foundNetwork(t, filepath.Join(t.TempDir(), "n"), address(t, 61), "--param", "interval_ms=2000")
+	for i := range 3 {
+		f.relay(t, string(rune('a'+i)), address(t, 62+i), "--exit-policy", "all", "--drain", "5m")
+	}
+	socks, err := freePort()
+	fatal(t, err)
+	state := filepath.Join(f.dir, "client")
+	f.start(t, "client", "--network", f.file, "--dir", state, "--socks", socks)
+	within(t, 30*time.Second, "the client is ready", func() bool { s, err := status(state); return err == nil && s.Percent == 100 })
+	site, err := net.Listen("tcp", "127.0.0.1:0")
+	fatal(t, err)
+	defer site.Close()
+	go func() {
+		for {
+			c, err := site.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _, _ = io.Copy(c, c); c.Close() }()
+		}
+	}()
+	host, port, _ := net.SplitHostPort(site.Addr().String())
+	connect := command(t, "connect", host, port)
+	connect.Env = append(os.Environ(), "CEPA_SOCKS="+socks) // as the documents say
+	in, err := connect.StdinPipe()
+	fatal(t, err)
+	p, err := launch(connect)
+	fatal(t, err)
+	t.Cleanup(p.end)
+	said := 0
+	echo := func() {
+		t.Helper()
+		said++
+		line := fmt.Sprint("line ", said)
+		_, _ = io.WriteString(in, line+"\n")
+		within(t, 20*time.Second, "an echo", func() bool { return strings.Contains(p.output(), line) })
+	}
+	echo()
+	var carrier *standalone
+	for _, r := range f.relays {
+		if n, err := counter(r.dir, "relay_exit_streams"); err == nil && n > 0 {
+			carrier = r
+		}
+	}
+	if carrier == nil {
+		t.Fatal("no relay carries the stream")
+	}
+	carrier.signal(syscall.SIGTERM)
+	says(t, carrier.process, "leaving: no new circuits, waiting for circuits and streams to end")
+	carrier.signal(syscall.SIGHUP) // is not a second signal to end
+	echo()
+	if !carrier.running() {
+		t.Error("it has ended while it should wait")
+	}
+	start := time.Now()
+	carrier.signal(syscall.SIGTERM)
+	within(t, 5*time.Second, "it ends at the second signal", func() bool { return !carrier.running() })
+	t.Logf("it ended %v after the second signal", time.Since(start).Round(time.Millisecond))
+	if !strings.Contains(carrier.output(), "circuits and streams are cut") || carrier.err != nil {
+		t.Errorf("%v:\n%s", carrier.err, carrier.tail())
+	}
+}
+
+// TestDemoWithMorePorts: the demo's client has the ports that are asked for.
+func TestDemoWithMorePorts(t *testing.T) {
+	t.Parallel()
+	notShort(t)
+	dig := need(t, "dig")
+	more, err := freePort()
+	fatal(t, err)
+	dns, err := freePort()
+	fatal(t, err)
+	host, port, _ := strings.Cut(dns, ":")
+	script := fmt.Sprintf("curl -sS --socks5-hostname %s http://hello.demo/ >/dev/null && %s @%s -p %s +time=10 +tries=2 hello.demo", more, dig, host, port)
+	out, code := finish(t, time.Minute, command(t, "demo", "--port", more+" destination", "--dns", dns, "--", "sh", "-c", script))
+	if code != 0 || !strings.Contains(out, "status: NO") && !strings.Contains(out, "status: NX") && !strings.Contains(out, "status: SERVFAIL") {
+		t.Errorf("status %d:\n%s", code, out)
+	}
+	if out, code := finish(t, 20*time.Second, command(t, "demo", "--dns", "0.0.0.0:53", "--", "true")); code == 0 || !strings.Contains(out, "not a loopback address") {
+		t.Errorf("status %d:\n%s", code, out)
 	}
 }

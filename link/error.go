@@ -18,6 +18,8 @@ import (
 var (
 	// ErrClosed: the Transport has been closed.
 	ErrClosed = errors.New("this node is shutting down")
+	// ErrMoved: the address that the link came from is no longer this machine's.
+	ErrMoved = errors.New("this machine has left the network that the link went over")
 	// ErrLimit: as many links, dials or unfinished handshakes as are allowed exist already.
 	ErrLimit = errors.New("limit reached")
 	// ErrTimeout: the far end did not do its part in time.

@@ -227,6 +227,23 @@ func (t *Transport) Stats() Stats {
 	return s
 }
 
+// Moved ends the links that come from an address of this machine that is gone: what they send is lost, and without an
+// answer that would show only when they count as dead. It may be called from any goroutine.
+func (t *Transport) Moved(gone func(netip.Addr) bool) (ended int) {
+	t.mu.Lock()
+	var links []*link
+	for l := range t.links {
+		if a, ok := l.tcp.LocalAddr().(*net.TCPAddr); ok && gone(a.AddrPort().Addr().Unmap().WithZone("")) {
+			links = append(links, l)
+		}
+	}
+	t.mu.Unlock()
+	for _, l := range links {
+		l.fail(ErrMoved)
+	}
+	return len(links)
+}
+
 // Close stops listening and dialling and closes every link, as env.Link's Close does. It returns when all of it is
 // over, after a second at most; no link is heard of afterwards. It may be called on the loop.
 func (t *Transport) Close() {

@@ -17,6 +17,7 @@ func directoryFamilies() []family {
 		scaled(gauge("cepa_clock_skew_seconds", "clock_skew_ms", "By how much the clocks of other relays are ahead of the one here: the median of the last that were heard."), 1e-3),
 		gauge("cepa_clock_skew_relays", "clock_skew_relays", "How many relays cepa_clock_skew_seconds is the median of."),
 		by(gauge("cepa_protocols_missing", "", "Protocols that the consensus asks for and this version lacks: above 0 it is time to update."), "class", "protocols_missing_required", "required", "protocols_missing_recommended", "recommended"),
+		gauge("cepa_reach", "reach", "Whether others reach this relay: 0 not tested, 1 not known yet, 2 reached, 3 not reached, and so not published, 4 nobody could tell."),
 		by(gauge("cepa_observed_address_relays", "", "How many of the last relays see this one at the address that it announces, or at another."), "address", "observed_here", "announced", "observed_elsewhere", "other"),
 
 		gauge("cepa_descriptors", "directory_descriptors", "Descriptors of relays that are held now."),
@@ -36,6 +37,7 @@ func directoryFamilies() []family {
 		total("cepa_reconciliation_symbols_total", "directory_symbols", "Symbols of sketches that comparisons took."),
 		total("cepa_directory_answers_total", "directory_served", "Directory requests answered with a document."),
 		total("cepa_directory_diffs_made_total", "directory_diffs_made", "Diffs of consensuses made for others."),
+		total("cepa_directory_dial_backs_total", "directory_dial_backs", "Relays that asked whether they can be reached, and were connected to."),
 		by(total("cepa_directory_refused_total", "", "Directory requests that are none (bad), or over a budget (busy)."), "reason", "directory_bad_requests", "bad", "directory_busy", "busy"),
 
 		by(total("cepa_gossip_packets_total", "", "Packets of the gossip, before anything was dropped."), "direction", "gossip_packets_in", "in", "gossip_packets_out", "out"),

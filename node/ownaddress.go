@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"cepa/directory"
 	"cepa/env"
 	"cepa/ipaddr"
 )
@@ -70,6 +71,40 @@ func (o *Observed) Agreed(v4 bool) netip.Addr {
 		}
 	}
 	return netip.Addr{}
+}
+
+// closedPort says that those who were asked do not reach this relay, and what to open; "" if that is not so.
+func (r *Relay) closedPort() string {
+	reach := r.agent.Reach()
+	if reach.State != directory.ReachUnreached || r.cfg.DirectoryOnly {
+		return ""
+	}
+	at, family := reach.Address, "IPv4"
+	if at.Addr().Is6() {
+		family = "IPv6"
+	}
+	return fmt.Sprintf("this relay is not published, since others do not reach it at %s (%s): let TCP port %d over %s in through the firewall of this machine and of its provider, and behind NAT forward it to the port of listen; nothing else needs to be open",
+		at, reach.Verdict, at.Port(), family)
+}
+
+// onReach tells what the test of the own address has come to.
+func (r *Relay) onReach() {
+	switch reach := r.agent.Reach(); reach.State {
+	case directory.ReachUnreached:
+		if w := r.closedPort(); w != r.shut {
+			r.shut = w
+			r.env.Log.Warn(w)
+		}
+		r.progress(r.percent, "serving, but not published", fmt.Sprintf("others to reach TCP port %d at %s: it is tried again", reach.Address.Port(), reach.Address.Addr()))
+	case directory.ReachProved:
+		if r.shut != "" {
+			r.shut = ""
+			r.env.Log.Info("others reach this relay now: it is published")
+		}
+		if r.follower.Current() != nil && !r.listed {
+			r.progress(95, "serving, but not listed yet", "the authorities to list this relay")
+		}
+	}
 }
 
 // addressWarning says that others see this relay at another address than it says, or that nobody comes to it; "" if

@@ -37,6 +37,8 @@ type RelayConfig struct {
 	// DirectoryOnly makes an authority that is no relay: it describes itself to nobody, so no consensus lists it, and
 	// circuits of others end at it. Policy, Bandwidth, Nickname and Contact then mean nothing.
 	DirectoryOnly bool
+	// AssumeReachable has the relay publish itself without asking others whether they reach it.
+	AssumeReachable bool
 	// Gossip carries rumours; nil leaves reconciliation alone to spread them.
 	Gossip Gossip
 	// OnConsensus is told of every consensus that comes into use; it may be nil.
@@ -84,9 +86,10 @@ type Relay struct {
 	stopped   bool
 	began     env.Mono
 	observed  Observed
-	visited   bool // another node has come to this one
-	left      bool // the authorities have been told
-	warned    bool // of the address, in the log
+	visited   bool   // another node has come to this one
+	left      bool   // the authorities have been told
+	warned    bool   // of the address, in the log
+	shut      string // what others say of the closed port, as it was logged last
 }
 
 // NewRelay makes a relay. It does nothing until Start.
@@ -117,6 +120,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	r.agent = directory.NewAgent(directory.AgentConfig{
 		Env: cfg.Env, Network: cfg.Network, Identity: r.Identity(), Follower: r.follower, Fetcher: r.fetch,
 		Gossip: gossip, Describe: describe, Signer: cfg.Keys.Signer, Undefended: cfg.Undefended,
+		CheckReach: !cfg.AssumeReachable, OnReach: r.onReach, Prober: prober{cfg.Env, r.links},
 	})
 	if cfg.Network.IsAuthority(r.Identity()) {
 		r.newMeasurer()
@@ -256,7 +260,7 @@ func (r *Relay) progress(percent int, doing, waiting string) {
 }
 
 func (r *Relay) onConsensus(c *directory.Consensus) {
-	if w := r.addressWarning(); w != "" && !r.cfg.DirectoryOnly && !r.warned {
+	if w := r.addressWarning(); w != "" && r.closedPort() == "" && !r.cfg.DirectoryOnly && !r.warned {
 		r.warned = true // a status repeats it
 		r.env.Log.Warn(w)
 	}
@@ -277,6 +281,8 @@ func (r *Relay) onConsensus(c *directory.Consensus) {
 	case !listed && r.listed:
 		r.env.Log.Warn("the consensus no longer lists this relay")
 		r.cfg.OnProgress(95, "serving, but not listed", "the authorities to list this relay again")
+	case !listed && r.agent.Reach().State == directory.ReachUnreached:
+		r.onReach()
 	case !listed:
 		r.progress(95, "serving, but not listed yet", "the authorities to list this relay")
 	}
@@ -300,7 +306,9 @@ func (r *Relay) onNetwork(n *directory.Network) {
 // Warnings are what a person should know of the directory and of the relay's own address, in short lines. They are asked for on the loop.
 func (r *Relay) Warnings() []directory.Warning {
 	list := r.follower.Warnings()
-	if w := r.addressWarning(); w != "" && !r.cfg.DirectoryOnly {
+	if w := r.closedPort(); w != "" {
+		list = append(list, directory.Warning{Code: directory.WarnUnreachable, Text: w})
+	} else if w := r.addressWarning(); w != "" && !r.cfg.DirectoryOnly {
 		list = append(list, directory.Warning{Code: directory.WarnAddress, Text: w})
 	}
 	return list
@@ -357,6 +365,7 @@ func (r *Relay) Counters() map[string]int64 {
 			m["consensus_lists_this"] = 1
 		}
 	}
+	m["reach"] = int64(r.agent.Reach().State)
 	m["inbound_relay_links"] = int64(r.sightings.inbound)
 	m["observed_here"], m["observed_elsewhere"] = r.sightings.count(r.cfg.Addresses)
 	followerCounters(m, r.follower)

@@ -162,15 +162,28 @@ func (w *world) join() {
 // download opens a stream, sends a line and returns what came back until EOF.
 func (w *world) download(host string, port uint16, limit time.Duration) (string, error) {
 	w.t.Helper()
+	app := &envtest.ConnProbe{}
+	failed := w.open(host, port, app)
+	w.f.RunUntil(limit, func() bool { s := app.State(); return s.EOFs+s.Downs > 0 })
+	s, failure := app.State(), *failed
+	if failure == nil && s.EOFs == 0 {
+		failure = fmt.Errorf("no end: %d bytes, down %v", len(s.Received), s.Reason)
+	}
+	return string(s.Received), failure
+}
+
+// open opens a stream for an application and returns where its failure will be.
+func (w *world) open(host string, port uint16, app *envtest.ConnProbe) *error {
+	w.t.Helper()
 	address, err := cell.ParseAddress(host)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	app := &envtest.ConnProbe{}
-	var failure error
+	failure := new(error)
+	isolation := w.isolation
 	w.f.Pipe(w.f.Client("client"), func(c env.Conn) env.ConnEvents {
-		return w.client.Open(circuit.Request{Address: address, Port: port, Isolation: w.isolation}, c, func(_ circuit.Result, err error) {
-			if failure = err; err != nil {
+		return w.client.Open(circuit.Request{Address: address, Port: port, Isolation: isolation}, c, func(_ circuit.Result, err error) {
+			if *failure = err; err != nil {
 				c.Close(err)
 			}
 		})
@@ -180,12 +193,7 @@ func (w *world) download(host string, port uint16, limit time.Duration) (string,
 		c.Pause(false)
 		return app
 	})
-	w.f.RunUntil(limit, func() bool { s := app.State(); return s.EOFs+s.Downs > 0 })
-	s := app.State()
-	if failure == nil && s.EOFs == 0 {
-		failure = fmt.Errorf("no end: %d bytes, down %v", len(s.Received), s.Reason)
-	}
-	return string(s.Received), failure
+	return failure
 }
 
 // serve puts a server into the clear net that answers a question with its own text.

@@ -90,7 +90,8 @@ var imports = map[string][]string{
 	// Ways to a client's port; they know nothing of the network.
 	"internal/socksclient": {},
 	"internal/browser":     {},
-	"internal/confine":     {"internal/socksclient"},
+	"internal/confine":     {"internal/socksclient", "internal/tun"},
+	"internal/tun":         {},
 	// The simulator makes nodes as the daemon does, and has nothing of what is inside them.
 	"simnet":             {"cell", "cert", "circuit", "directory", "env", "node", "onion", "onion/standin", "simnet/parallel"},
 	"simnet/fuzz":        {"simnet", "simnet/scenario"},

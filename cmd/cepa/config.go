@@ -109,10 +109,14 @@ func configCheck(c *cli.Context) error {
 		return err
 	}
 	config := daemon.NewConfig(as)
-	if _, _, err := (daemon.Layers{File: path}).Resolve(config); err != nil {
+	from, _, err := daemon.Layers{File: path}.Resolve(config)
+	if err != nil {
 		return err
 	}
 	if err := daemon.CheckConfig(config); err != nil {
+		if located := daemon.Blame(config, from, err); located != err {
+			return located
+		}
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	fmt.Fprintf(c.App.Writer, "%s: these settings of a %s are good\n", path, as)
@@ -139,7 +143,7 @@ func configShow(c *cli.Context, role string) error {
 	}
 	if from["network"] != "not set" && from["dir"] != "not set" {
 		if err := daemon.CheckConfig(config); err != nil {
-			return fmt.Errorf("with these settings the node would not start: %w", err)
+			return fmt.Errorf("with these settings the node would not start: %w", daemon.Blame(config, from, err))
 		}
 	}
 	return nil

@@ -39,6 +39,8 @@ Examples:
 			&cli.IntFlag{Name: "relays", Value: demo.DefaultRelays, Usage: fmt.Sprintf("number of relays, %d to %d; every second one is an exit", demo.MinRelays, demo.MaxRelays)},
 			&cli.IntFlag{Name: "authorities", Value: demo.DefaultAuthorities, Usage: fmt.Sprintf("number of directory authorities besides them, 1 to %d", demo.MaxAuthorities)},
 			&cli.StringFlag{Name: "socks", Value: daemon.DefaultSocks, Usage: "`ADDRESS` of the SOCKS5 port"},
+			&cli.StringSliceFlag{Name: "port", Usage: "one more local port, as 'cepa client --port' has it: an `ADDRESS`, or unix:PATH, and words on isolation"},
+			&cli.StringFlag{Name: "dns", Usage: "`ADDRESS` of a port that resolves names through the network"},
 			&cli.StringFlag{Name: "dir", Usage: "keep the network's state in `DIR` (made if missing); a temporary folder if not given"},
 			&cli.BoolFlag{Name: "processes", Usage: "run every node as a process of its own; DIR/nodes.json and DIR/pids list them"},
 			&cli.StringFlag{Name: "exit-policy", Value: "all", Usage: "`POLICY` of the exits: all, web, reduced, none, or rules such as 'accept *:80, reject *:*'"},
@@ -88,6 +90,7 @@ func runDemo(c *cli.Context) error {
 	defer stop()
 	say := speaker(c.App.ErrWriter)
 	d, err := demo.Start(ctx, demo.Options{
+		Ports: c.StringSlice("port"), DNS: c.String("dns"),
 		Relays: c.Int("relays"), Authorities: c.Int("authorities"), Socks: socks, AnySocks: !c.IsSet("socks") && (len(program) > 0 || c.Bool("self-test")),
 		Dir: c.String("dir"), Processes: c.Bool("processes"), ExitPolicy: c.String("exit-policy"),
 		LogLevel: c.String("log-level"), TLSKeyLog: c.Bool("tls-keylog"), Version: c.App.Version, Message: say,

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cepa/control"
+	"cepa/directory"
 )
 
 // facts are what the checks look at: nothing else, so that each can be tried with a fault.
@@ -162,9 +163,13 @@ func (f *facts) checkPort() finding {
 	const check = "port"
 	inbound, listed := f.after["inbound_relay_links"], f.after["consensus_lists_this"] > 0
 	do := fmt.Sprintf("let TCP to %s through: the firewall here, that of the provider, and on a router behind NAT a forwarding of the port", f.status.Address)
-	switch {
+	switch reach := directory.ReachState(f.after["reach"]); {
 	case listed:
 		return ok(check, "%s can be reached: the authorities list the relay", f.status.Address)
+	case reach == directory.ReachUnreached:
+		return finding{check, levelError, "others were asked, and do not reach " + f.status.Address + "; until they do, the relay is not published", do}
+	case reach == directory.ReachProved:
+		return ok(check, "%s can be reached: another node has tried", f.status.Address)
 	case inbound > 0:
 		return ok(check, "%s can be reached: %d links came from relays", f.status.Address, inbound)
 	case f.status.Uptime < lateListing:

@@ -62,6 +62,7 @@ func TestDoctorFindsEachFault(t *testing.T) {
 		"too old":             {func(f *facts) { f.after["protocols_missing_required"] = 2 }, "version", levelError, "requires"},
 		"soon too old":        {func(f *facts) { f.after["protocols_missing_recommended"] = 1 }, "version", levelWarning, "recommends"},
 		"closed port":         {func(f *facts) { f.after["consensus_lists_this"], f.after["inbound_relay_links"] = 0, 0 }, "port", levelError, "no relay has come"},
+		"port not reached":    {func(f *facts) { f.after["consensus_lists_this"], f.after["reach"] = 0, 3 }, "port", levelError, "do not reach"},
 		"moved":               {func(f *facts) { f.after["observed_elsewhere"] = 12 }, "address", levelWarning, "12 of 21"},
 		"few files":           {func(f *facts) { f.after["open_files_limit"] = 1024 }, "files", levelWarning, "bounds"},
 		"many files":          {func(f *facts) { f.after["open_files"] = 60000 }, "files", levelWarning, "60000 of 65536"},

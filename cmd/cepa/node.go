@@ -132,7 +132,7 @@ func runNode(role string) cli.ActionFunc {
 		if err := daemon.CheckLogFormat(log.Format); err != nil {
 			return usagef("%v", err)
 		}
-		r := &running{c: c, role: role, config: config, signals: make(chan os.Signal, 4)}
+		r := &running{c: c, role: role, config: config, from: from, signals: make(chan os.Signal, 4)}
 		r.options = daemon.Options{
 			Version: c.App.Version, Level: level,
 			Log:      slog.New(daemon.WithLevel(daemon.NewLog(c.App.ErrWriter, log), level)),
@@ -156,6 +156,7 @@ type running struct {
 	c       *cli.Context
 	role    string
 	config  any
+	from    daemon.Origins // of the settings
 	options daemon.Options
 	signals chan os.Signal
 }
@@ -175,7 +176,7 @@ func (r *running) run(ctx context.Context) error {
 			continue
 		}
 		if err != nil {
-			return err
+			return daemon.Blame(r.config, r.from, err)
 		}
 		if again := r.serve(ctx, n); !again {
 			return nil
@@ -265,16 +266,17 @@ func (r *running) drain(n node) {
 // reload reads the settings again and brings into force what can be.
 func (r *running) reload(n node) {
 	log := r.options.Log
-	next, _, warnings, err := resolve(r.c, r.role)
+	next, from, warnings, err := resolve(r.c, r.role)
 	var changes daemon.Changes
 	if err == nil {
 		changes, err = n.Reload(next)
+		err = daemon.Blame(next, from, err)
 	}
 	if err != nil {
 		log.Error("SIGHUP: the settings are as they were: "+err.Error(), "look", "cepa config check "+r.c.String("config"))
 		return
 	}
-	r.config = next // for the next start
+	r.config, r.from = next, from // for the next start
 	for _, w := range warnings {
 		log.Warn(w)
 	}
@@ -302,15 +304,15 @@ func (r *running) sleep(ctx context.Context, h *daemon.Hibernating) (again bool,
 			return err == nil && ctx.Err() == nil, err
 		case s := <-r.signals:
 			if s == syscall.SIGHUP {
-				next, _, _, err := resolve(r.c, r.role)
+				next, from, _, err := resolve(r.c, r.role)
 				if err == nil {
-					err = daemon.CheckConfig(next)
+					err = daemon.Blame(next, from, daemon.CheckConfig(next))
 				}
 				if err != nil {
 					r.options.Log.Error("SIGHUP: the settings are as they were: " + err.Error())
 					continue
 				}
-				r.config = next
+				r.config, r.from = next, from
 				cancel()
 				return true, <-ended
 			}

@@ -85,6 +85,9 @@ func (p Program) Command(profile string, socks netip.AddrPort, page string, opti
 		args = append(chromiumOptions(profile, socks), options...)
 	}
 	cmd := exec.Command(p.Path, append(args, page)...)
+	if p.Firefox {
+		cmd.Env = append(cmd.Env, "MOZ_REMOTE_SETTINGS_DEVTOOLS=1") // else it does not heed where its settings come from
+	}
 	for _, v := range os.Environ() {
 		if name, _, _ := strings.Cut(v, "="); !strings.HasSuffix(strings.ToUpper(name), "_PROXY") {
 			cmd.Env = append(cmd.Env, v)
@@ -160,13 +163,31 @@ func firefoxSettings(socks netip.AddrPort) []byte {
 		"browser.newtabpage.enabled", "browser.newtabpage.activity-stream.feeds.telemetry", "browser.newtabpage.activity-stream.feeds.topsites",
 		"browser.region.update.enabled", "browser.places.speculativeConnect.enabled", "browser.shell.checkDefaultBrowser", "dom.push.connection.enabled",
 		"identity.fxaccounts.enabled", "browser.aboutwelcome.enabled",
+		"toolkit.telemetry.newProfilePing.enabled", "toolkit.telemetry.firstShutdownPing.enabled", "toolkit.telemetry.shutdownPingSender.enabled",
+		"toolkit.telemetry.updatePing.enabled", "toolkit.telemetry.bhrPing.enabled",
+		"browser.newtabpage.activity-stream.telemetry", "browser.newtabpage.activity-stream.feeds.system.topstories",
+		"browser.newtabpage.activity-stream.showSponsored", "browser.newtabpage.activity-stream.showSponsoredTopSites",
+		"browser.newtabpage.activity-stream.unifiedAds.spocs.enabled", "browser.newtabpage.activity-stream.unifiedAds.tiles.enabled",
+		"browser.newtabpage.activity-stream.unifiedAds.adsFeed.enabled", "browser.topsites.contile.enabled", "browser.discovery.enabled",
+		"media.gmp-manager.updateEnabled", "media.gmp-provider.enabled", "media.gmp-widevinecdm.enabled", "media.gmp-gmpopenh264.enabled", "media.eme.enabled",
+		"browser.safebrowsing.downloads.enabled", "browser.messaging-system.whatsNewPanel.enabled", "messaging-system.rsexperimentloader.enabled",
+		"nimbus.rollouts.enabled", "browser.urlbar.quicksuggest.enabled", "browser.ping-centre.telemetry", "default-browser-agent.enabled",
 	} {
 		set(name, "false")
 	}
 	set("network.trr.mode", "5")
 	set("network.proxy.no_proxies_on", `""`)
 	set("network.http.speculative-parallel-limit", "0")
-	set("services.settings.server", `""`)
+	for _, name := range []string{ // whom it would ask of its own accord
+		"toolkit.telemetry.server", "media.gmp-manager.url", "media.gmp-manager.url.override", "extensions.systemAddon.update.url",
+		"browser.region.network.url", "geo.provider.network.url", "app.normandy.api_url", "browser.safebrowsing.provider.mozilla.updateURL",
+		"browser.safebrowsing.provider.google4.updateURL", "extensions.blocklist.detailsURL", "breakpad.reportURL",
+		"browser.newtabpage.activity-stream.unifiedAds.endpoint", "browser.newtabpage.activity-stream.discoverystream.endpoints",
+	} {
+		set(name, `""`)
+	}
+	set("services.settings.server", `"data:,#remote-settings-dummy/v1"`) // which counts where the environment says so
+	set("telemetry.fog.test.localhost_port", "-1")                       // reports are not sent
 	set("browser.startup.homepage", `"about:blank"`)
 	set("browser.startup.homepage_override.mstone", `"ignore"`)
 	set("network.gio.supported-protocols", `""`)

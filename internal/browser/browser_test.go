@@ -27,7 +27,7 @@ func TestFirefoxProfileIsKeptToThePort(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for line := range strings.Lines(string(text)) {
-		m := regexp.MustCompile(`^user_pref\("([a-zA-Z0-9._-]+)", (true|false|[0-9]+|"[^"]*")\);\n$`).FindStringSubmatch(line)
+		m := regexp.MustCompile(`^user_pref\("([a-zA-Z0-9._-]+)", (true|false|-?[0-9]+|"[^"]*")\);\n$`).FindStringSubmatch(line)
 		if m == nil || seen[m[1]] {
 			t.Errorf("%q is no setting, or there twice", line)
 			continue

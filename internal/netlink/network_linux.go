@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"cepa/internal/tun"
 )
 
 // ErrUnsupported says that this machine, or this user, can have no such network.
@@ -52,6 +54,9 @@ type Lateness struct {
 
 // mtu of the devices.
 const mtu = 1500
+
+// queueLength is how many packets a device holds until they are read.
+const queueLength = 4096
 
 // New makes the namespaces and begins to carry packets.
 func New(cfg Config) (*Network, error) {
@@ -194,9 +199,9 @@ func namespace(h *Host) (space, device int, err error) {
 
 // openDevice makes the device of the namespace that the thread is in, with its settings.
 func openDevice(h *Host) (int, error) {
-	fd, err := openTUN()
+	fd, err := tun.Open(unix.O_NONBLOCK)
 	if err != nil {
-		return -1, err
+		return -1, fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}
 	if err = setUp(h); err != nil {
 		_ = unix.Close(fd)
@@ -211,12 +216,12 @@ func setUp(h *Host) error {
 			return err
 		}
 	}
-	if err := configure(h.Address); err != nil {
+	if err := tun.Configure(tun.Settings{Address: h.Address, MTU: mtu, Queue: queueLength}); err != nil {
 		return err
 	}
 	if h.Congestion != "" {
 		// By the route, because a namespace may not make everything its default.
-		if err := run("ip", "route", "replace", "default", "dev", deviceName, "congctl", h.Congestion); err != nil {
+		if err := run("ip", "route", "replace", "default", "dev", tun.Name, "congctl", h.Congestion); err != nil {
 			return err
 		}
 	}
@@ -227,7 +232,7 @@ func setUp(h *Host) error {
 	if queue == 0 {
 		queue = 16 << 20
 	}
-	return run("tc", "qdisc", "add", "dev", deviceName, "root", "tbf", "rate", strconv.FormatInt(8*h.Up.Rate, 10)+"bit",
+	return run("tc", "qdisc", "add", "dev", tun.Name, "root", "tbf", "rate", strconv.FormatInt(8*h.Up.Rate, 10)+"bit",
 		"burst", strconv.Itoa(2*mtu), "limit", strconv.FormatInt(queue, 10))
 }
 
