@@ -19,6 +19,7 @@ type Unit struct {
 	Stop        time.Duration
 	LowPorts    bool // it listens at a port below 1024
 	Home        bool // settings or State are in somebody's home
+	Manual      bool // the manual is installed
 }
 
 // Where the packages have things.
@@ -34,6 +35,7 @@ func PackagedUnits() map[string]Unit {
 	unit := func(role, name string) Unit {
 		u := Unit{
 			Role: role, User: "cepa", Program: "/usr/bin/cepa", Settings: "/etc/cepa/" + name + ".toml", State: stateRoot + "cepa/" + name,
+			Manual: true,
 		}
 		if role == "relay" {
 			u.Stop = defaultDrain
@@ -58,7 +60,11 @@ func (u Unit) Text() string {
 	if description == "" {
 		description = "cepa " + u.Role
 	}
-	line("[Unit]\nDescription=%s\nDocumentation=man:cepa-%s(1)\nWants=network-online.target\nAfter=network-online.target time-sync.target\n", description, u.Role)
+	line("[Unit]\nDescription=%s", description)
+	if u.Manual {
+		line("Documentation=man:cepa-%s(1) man:cepa-%[1]s.toml(5)", u.Role)
+	}
+	line("Wants=network-online.target\nAfter=network-online.target time-sync.target\n")
 	line("[Service]\nType=exec\nUser=%s", u.User)
 	line("ExecStart=%s %s --config %s\nExecReload=/bin/kill -HUP $MAINPID", u.Program, u.Role, u.Settings)
 	line("Restart=on-failure\nRestartSec=5s\n# A mistake in the command line stays one.\nRestartPreventExitStatus=2")
