@@ -127,7 +127,7 @@ func foundRelay(dir string, id cert.NetworkID) (s cert.Signer, err error) {
 func LoadNetwork(path string) (*directory.Network, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("reading the network file: there is no %s: put it there, you get it from whoever runs the network", path)
+		return nil, fmt.Errorf("reading the network file: %w; you get it from whoever runs the network", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the network file: %w", err)

@@ -64,7 +64,7 @@ func TestDebianPackage(t *testing.T) {
 		m.try(t, "systemctl", "start", "cepa-relay")
 		within(t, 10*time.Second, "the journal says what to do", func() bool {
 			out, _ := m.try(t, "journalctl", "--no-pager", "-u", "cepa-relay")
-			return strings.Contains(out, "there is no /etc/cepa/network.toml: put it there")
+			return strings.Contains(out, "/etc/cepa/network.toml: no such file or directory; you get it from")
 		})
 		m.run(t, "systemctl", "stop", "cepa-relay")
 	})
