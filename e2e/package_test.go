@@ -26,12 +26,25 @@ func buildPackage(t *testing.T, to, version string) string {
 	return fmt.Sprintf("cepa_%s_%s.deb", version, runtime.GOARCH)
 }
 
+// renumber makes another version of a package, with the same content.
+func renumber(t *testing.T, dir, from, version string) string {
+	t.Helper()
+	to := "newer.deb"
+	cmd := exec.Command("sh", "-ec", `dpkg-deb -R "$1" newer; sed -i "s/^Version: .*/Version: $2/" newer/DEBIAN/control; dpkg-deb --root-owner-group -Zgzip -z1 -b newer "$3"`, "sh", from, version, to)
+	cmd.Dir = dir
+	if out, code := finish(t, 60*time.Second, cmd); code != 0 {
+		t.Fatal(out)
+	}
+	return to
+}
+
 // TestDebianPackage installs the package on a machine with systemd, makes a network of its services there, with which a
 // page is fetched, upgrades it while they run, and purges it.
 func TestDebianPackage(t *testing.T) {
 	long(t)
 	m := bootGuest(t)
-	first, second := buildPackage(t, m.share, "0.1.0"), buildPackage(t, m.share, "0.1.1")
+	first := buildPackage(t, m.share, "0.1.0")
+	second := renumber(t, m.share, first, "0.1.1")
 	if lintian, err := exec.LookPath("lintian"); err == nil {
 		if out, err := exec.Command(lintian, "--allow-root", "--fail-on", "error,warning", filepath.Join(m.share, first)).CombinedOutput(); err != nil {
 			t.Errorf("lintian: %v\n%s", err, out)
@@ -101,6 +114,9 @@ func TestDebianPackage(t *testing.T) {
 		})
 	}
 	fetch(t)
+	if out := m.run(t, "cepa", "status", "--wait", "60s", "/var/lib/cepa/relay"); !strings.Contains(out, "127.42.0.1:9001") {
+		t.Errorf("%s", out)
+	}
 
 	t.Run("sandbox", func(t *testing.T) {
 		user := m.run(t, "id", "-u", "cepa")
@@ -137,14 +153,16 @@ func TestDebianPackage(t *testing.T) {
 		})
 	})
 
-	identity := func() string { return m.run(t, "cepa", "keys", "show", "--network", "/etc/cepa/network.toml", "--dir", "/var/lib/cepa/relay") }
+	identity := func() string {
+		return m.run(t, "cepa", "keys", "show", "--network", "/etc/cepa/network.toml", "--dir", "/var/lib/cepa/relay")
+	}
 	before := identity()
 	pid := func(s string) string { return m.run(t, "systemctl", "show", "-P", "MainPID", s) }
 	t.Run("upgrade", func(t *testing.T) {
 		m.run(t, "systemctl", "stop", "cepa-authority")
 		old := pid("cepa-relay@two")
 		m.run(t, "dpkg", "-i", "/share/"+second)
-		if out := m.run(t, "cepa", "--version"); !strings.HasSuffix(out, "0.1.1") {
+		if out := m.run(t, "dpkg-query", "-f", "${Version}", "-W", "cepa"); out != "0.1.1" {
 			t.Errorf("%s", out)
 		}
 		if out := m.run(t, "grep", "nickname =", "/etc/cepa/relay.toml"); out != `nickname = "renamed"` {
