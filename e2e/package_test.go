@@ -82,10 +82,10 @@ func TestDebianPackage(t *testing.T) {
 		m.run(t, "systemctl", "stop", "cepa-relay")
 	})
 
-	m.run(t, "cepa", "network", "new", "--test", "--dir", "/root/net", "--authority", "127.41.0.1:9001", "--param", "interval_ms=2000")
-	m.run(t, "install", "-m", "644", "/root/net/network.toml", "/etc/cepa/network.toml")
+	m.run(t, "cepa", "network", "new", "--test", "--dir", "/srv/net", "--authority", "127.41.0.1:9001", "--param", "interval_ms=2000")
+	m.run(t, "install", "-m", "644", "/srv/net/network.toml", "/etc/cepa/network.toml")
 	m.run(t, "install", "-d", "-o", "cepa", "-g", "cepa", "-m", "700", "/var/lib/cepa", "/var/lib/cepa/authority")
-	m.run(t, "sh", "-c", "cp -r /root/net/authority/. /var/lib/cepa/authority && chown -R cepa:cepa /var/lib/cepa/authority")
+	m.run(t, "sh", "-c", "cp -r /srv/net/authority/. /var/lib/cepa/authority && chown -R cepa:cepa /var/lib/cepa/authority")
 	m.run(t, "sh", "-c", "for n in two three; do sed s:/var/lib/cepa/relay:/var/lib/cepa/relay-$n: /etc/cepa/relay.toml >/etc/cepa/relay-$n.toml; done")
 	for i, file := range []string{"authority", "relay", "relay-two", "relay-three"} {
 		m.edit(t, "/etc/cepa/"+file+".toml", func(text string) string {
