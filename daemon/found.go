@@ -126,9 +126,6 @@ func foundRelay(dir string, id cert.NetworkID) (s cert.Signer, err error) {
 // LoadNetwork reads and verifies a network file.
 func LoadNetwork(path string) (*directory.Network, error) {
 	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("reading the network file: %w; you get it from whoever runs the network", err)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the network file: %w", err)
 	}

@@ -77,7 +77,7 @@ func TestDebianPackage(t *testing.T) {
 		m.try(t, "systemctl", "start", "cepa-relay")
 		within(t, 10*time.Second, "the journal says what to do", func() bool {
 			out, _ := m.try(t, "journalctl", "--no-pager", "-u", "cepa-relay")
-			return strings.Contains(out, "/etc/cepa/network.toml: no such file or directory; you get it from")
+			return strings.Contains(out, "reading the network file") && strings.Contains(out, "/etc/cepa/network.toml")
 		})
 		m.run(t, "systemctl", "stop", "cepa-relay")
 	})
