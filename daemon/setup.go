@@ -124,52 +124,17 @@ func systemdUnit(s RelaySetup, f RelayFiles, checked *RelayConfig) (string, erro
 	if checked.Drain == "" {
 		drain = defaultDrain
 	}
-	capabilities := "CapabilityBoundingSet=\n"
-	if lowPort(checked.Listen) || lowPort(checked.ExitNotice) {
-		capabilities = "CapabilityBoundingSet=CAP_NET_BIND_SERVICE\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n"
+	u := Unit{
+		Role: "relay", User: who, Program: unitWord(s.Program), Settings: unitWord(f.Settings), State: unitWord(f.State), Stop: drain,
+		LowPorts: lowPort(checked.Listen) || lowPort(checked.ExitNotice),
 	}
-	return fmt.Sprintf(`[Unit]
-Description=cepa relay %s
-Wants=network-online.target
-After=network-online.target time-sync.target
-
-[Service]
-User=%s
-ExecStart=%s relay --config %s
-ExecReload=/bin/kill -HUP $MAINPID
-Restart=on-failure
-RestartSec=5s
-# The relay lets its circuits end first.
-TimeoutStopSec=%d
-LimitNOFILE=65536
-UMask=0077
-
-ReadWritePaths=%s
-%sNoNewPrivileges=yes
-ProtectSystem=strict
-ProtectHome=read-only
-PrivateTmp=yes
-PrivateDevices=yes
-ProtectClock=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-ProtectKernelTunables=yes
-ProtectControlGroups=yes
-ProtectProc=invisible
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-LockPersonality=yes
-MemoryDenyWriteExecute=yes
-SystemCallArchitectures=native
-SystemCallFilter=@system-service
-SystemCallFilter=~@privileged @resources
-
-[Install]
-WantedBy=multi-user.target
-`, checked.Nickname, who, unitWord(s.Program), unitWord(f.Settings), int(drain.Seconds())+15, unitWord(f.State), capabilities), nil
+	if checked.Nickname != "" {
+		u.Description = "cepa relay " + checked.Nickname
+	}
+	for _, path := range append([]string{s.Program, f.Settings, checked.Network}, checked.FamilyKeys...) {
+		u.Home = u.Home || inHome(path)
+	}
+	return u.Text(), nil
 }
 
 // unitWord is a path as it stands in a unit.

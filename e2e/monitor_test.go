@@ -167,6 +167,11 @@ func TestPrometheusScrapesARelay(t *testing.T) {
 	if ask(`count({__name__=~"cepa_.*"})`) < "1" || ask("process_resident_memory_bytes") == "" || ask("go_goroutines") == "" {
 		t.Error("metrics are missing")
 	}
+	for title, queries := range dashboardQueries(t) {
+		for _, query := range queries {
+			within(t, 20*time.Second, "the panel "+title+" shows something: "+query, func() bool { return ask(query) != "" })
+		}
+	}
 	for line := range strings.Lines(relay.output()) {
 		var object map[string]any
 		if strings.HasPrefix(line, "{") && json.Unmarshal([]byte(line), &object) != nil {
@@ -175,4 +180,32 @@ func TestPrometheusScrapesARelay(t *testing.T) {
 	}
 	relay.end()
 	within(t, 20*time.Second, "the alert that it is down", func() bool { return ask(`ALERTS{alertname="CepaDown",alertstate="pending"}`) == "1" })
+}
+
+// dashboardQueries are those of deploy/grafana by the titles of their panels, as Grafana asks them for all nodes.
+func dashboardQueries(t *testing.T) map[string][]string {
+	t.Helper()
+	text, err := os.ReadFile("../deploy/grafana/cepa.json")
+	fatal(t, err)
+	var d struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	fatal(t, json.Unmarshal(text, &d))
+	queries, n := map[string][]string{}, 0
+	for _, p := range d.Panels {
+		for _, q := range p.Targets {
+			if strings.Contains(q.Expr, "cepa_client_") || strings.Contains(q.Expr, "cepa_gossip_dropped_total") {
+				continue // a relay has no circuits of a client; reasons of the gossip are there when they have occurred
+			}
+			queries[p.Title] = append(queries[p.Title], strings.NewReplacer("$__rate_interval", "10s", "$instance", ".*", "$job", "cepa").Replace(q.Expr))
+			n++
+		}
+	}
+	if n < 30 {
+		t.Fatalf("the dashboard has %d queries", n)
+	}
+	return queries
 }

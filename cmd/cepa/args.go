@@ -43,7 +43,9 @@ func reorder(app *cli.App, args []string) ([]string, error) {
 		if i < 0 {
 			var names []string
 			for _, c := range commands {
-				names = append(names, c.Name)
+				if !c.Hidden {
+					names = append(names, c.Name)
+				}
 			}
 			return nil, usagef("there is no command %q%s; see '%s --help'", strings.TrimSpace(path[len("cepa"):]+" "+word), didYouMean(word, names), path)
 		}
@@ -81,7 +83,7 @@ func reorder(app *cli.App, args []string) ([]string, error) {
 // flagWords returns how many words of rest the flag at its head takes: 1 or 2.
 func flagWords(flags []cli.Flag, rest []string, path string) (int, error) {
 	name, _, inline := strings.Cut(strings.TrimLeft(rest[0], "-"), "=")
-	if name == "help" || name == "h" || path == "cepa" && slices.Contains([]string{"version", "v", "generate-bash-completion"}, name) {
+	if name == "help" || name == "h" || path == "cepa" && slices.Contains([]string{"version", "v"}, name) {
 		return 1, nil
 	}
 	var names []string

@@ -73,12 +73,11 @@ Try it first, on this machine alone:
    cepa demo -- curl -sS http://hello.demo/
 
 See 'cepa COMMAND --help' for each command, with an example that works when pasted.`),
-		Commands:             []*cli.Command{demoCommand(), relayCommand(), clientCommand(), authorityCommand(), configCommand(), networkCommand(), directoryCommand(), keysCommand(), statusCommand(), topCommand(), dashboardCommand(), circuitsCommand(), newnymCommand(), logCommand(), doctorCommand(), simCommand(), execCommand(), connectCommand(), browseCommand(), checkCommand()},
-		HideHelpCommand:      true,
-		EnableBashCompletion: true,
-		ExitErrHandler:       func(*cli.Context, error) {}, // run decides
-		CommandNotFound:      func(*cli.Context, string) {},
-		OnUsageError:         func(_ *cli.Context, err error, _ bool) error { return usageError{err.Error()} },
+		Commands:        []*cli.Command{demoCommand(), relayCommand(), clientCommand(), authorityCommand(), configCommand(), networkCommand(), directoryCommand(), keysCommand(), statusCommand(), topCommand(), dashboardCommand(), circuitsCommand(), newnymCommand(), logCommand(), doctorCommand(), simCommand(), execCommand(), connectCommand(), browseCommand(), checkCommand(), completionCommand(), manCommand(), completeCommand()},
+		HideHelpCommand: true,
+		ExitErrHandler:  func(*cli.Context, error) {}, // run decides
+		CommandNotFound: func(*cli.Context, string) {},
+		OnUsageError:    func(_ *cli.Context, err error, _ bool) error { return usageError{err.Error()} },
 		Action: func(c *cli.Context) error {
 			return cli.ShowAppHelp(c)
 		},

@@ -37,8 +37,9 @@ func settingFlags(role string) []cli.Flag {
 		if s.Default != `""` && s.Default != "0" && s.Default != "[]" && s.Default != "false" {
 			usage += " (default " + strings.Trim(s.Default, `"`) + ")"
 		}
+		usage = strings.ToLower(usage[:1]) + usage[1:]
 		if s.Value != "" {
-			usage = "`" + s.Value + "`: " + strings.ToLower(usage[:1]) + usage[1:]
+			usage = "`" + s.Value + "`: " + usage
 		}
 		switch {
 		case s.List():

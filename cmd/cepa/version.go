@@ -2,9 +2,15 @@ package main
 
 import "runtime/debug"
 
-// version is the module's version when it was installed as one, else the commit it was
-// built from, else "unknown".
+// release is the version of a build for a release: deploy/build gives it to the linker.
+var release string
+
+// version is the release, else the module's version when it was installed as one, else the commit
+// it was built from, else "unknown".
 func version() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
