@@ -3,6 +3,7 @@ package netlink
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -87,6 +88,20 @@ func pings(t *testing.T, n *Network, from int, to *net.UDPAddr, count int, pause
 	return <-done
 }
 
+// attempts calls f until it returns nil, at most five times: what makes a packet late is often another program on this
+// machine, and only what is late each time is the network's own doing. What is too early f calls an error at once.
+func attempts(t *testing.T, f func() error) {
+	t.Helper()
+	var err error
+	for range 5 {
+		if err = f(); err == nil {
+			return
+		}
+		t.Log(err)
+	}
+	t.Error(err)
+}
+
 // TestRoundTripsAreThoseOfTheSettings: the delay there and another back, with jitter.
 func TestRoundTripsAreThoseOfTheSettings(t *testing.T) {
 	n := build(t, Config{Seed: 1, Hosts: make([]Host, 3), Path: func(from, to int) Path {
@@ -98,20 +113,24 @@ func TestRoundTripsAreThoseOfTheSettings(t *testing.T) {
 		}
 		return Path{Delay: 10 * ms, Jitter: 30 * ms, Reorder: true}
 	}})
-	plain, late := pings(t, n, 0, echo(t, n, 1), 200, 2*ms), pings(t, n, 0, echo(t, n, 2), 200, 2*ms)
-	if len(plain) != 200 || len(late) != 200 {
-		t.Fatalf("%d and %d of 200 came back", len(plain), len(late))
-	}
-	slices.Sort(plain)
-	slices.Sort(late)
-	t.Logf("without jitter %v, %v, %v; with it %v, %v, %v; %+v", plain[0], plain[100], plain[190], late[0], late[100], late[190], n.Lateness())
-	if plain[0] < 20*ms || plain[100] > 22*ms {
-		t.Errorf("round trips of 20 ms took %v, half of them more than %v", plain[0], plain[100])
-	}
-	// Two squares of numbers between 0 and 1: the median of their sum is 0.59, their mean two thirds.
-	if late[0] < 20*ms || late[199] > 90*ms || late[100] < 33*ms || late[100] > 43*ms {
-		t.Errorf("with jitter they took from %v to %v, half of them more than %v, which should be about 38 ms", late[0], late[199], late[100])
-	}
+	to, jittery := echo(t, n, 1), echo(t, n, 2)
+	attempts(t, func() error {
+		plain, late := pings(t, n, 0, to, 200, 2*ms), pings(t, n, 0, jittery, 200, 2*ms)
+		if len(plain) != 200 || len(late) != 200 {
+			t.Fatalf("%d and %d of 200 came back", len(plain), len(late))
+		}
+		slices.Sort(plain)
+		slices.Sort(late)
+		t.Logf("without jitter %v, %v, %v; with it %v, %v, %v; %+v", plain[0], plain[100], plain[190], late[0], late[100], late[190], n.Lateness())
+		if plain[0] < 20*ms || late[0] < 20*ms || late[100] < 33*ms {
+			t.Errorf("round trips of 20 ms took %v; with jitter %v, half of them less than %v", plain[0], late[0], late[100])
+		}
+		// Two squares of numbers between 0 and 1: the median of their sum is 0.59, their mean two thirds.
+		if plain[100] > 22*ms || late[199] > 90*ms || late[100] > 43*ms {
+			return fmt.Errorf("half of the round trips of 20 ms took more than %v; with jitter %v, which should be about 38 ms, and up to %v", plain[100], late[100], late[199])
+		}
+		return nil
+	})
 }
 
 // TestLossOfDatagrams: as many as the settings say, both ways.
@@ -144,34 +163,46 @@ func TestTCPFillsTheRate(t *testing.T) {
 			test.from.Sysctl, test.to.Sysctl = settings, settings
 			test.from.Congestion, test.to.Congestion = "cubic", "cubic"
 			n := build(t, Config{Seed: 1, Hosts: []Host{test.from, test.to}, Path: same(Path{Delay: 10 * ms})})
-			var ln net.Listener
-			var c net.Conn
-			err := n.Do(1, func() (err error) { ln, err = net.Listen("tcp4", "20.1.0.1:80"); return err })
-			if err == nil {
-				defer ln.Close()
-				err = n.Do(0, func() (err error) { c, err = net.Dial("tcp4", "20.1.0.1:80"); return err })
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			const size = 3_000_000
-			go func() { _, _ = c.Write(make([]byte, size)); c.Close() }()
-			in, err := ln.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer in.Close()
-			begun := time.Now()
-			got, err := io.Copy(io.Discard, in)
-			took := time.Since(begun)
-			t.Logf("%d bytes in %v: %.0f a second; %+v %+v", got, took, float64(got)/took.Seconds(), n.Counts(0), n.Counts(1))
-			if err != nil || got != size {
-				t.Fatalf("%d bytes, %v", got, err)
-			}
-			// 1448 of 1500 bytes are data: 2.49 s, and slow start before.
-			if least := 2480 * ms; took < least || took > 3200*ms {
-				t.Errorf("3 MB at 1.25 MB/s took %v", took)
-			}
+			attempts(t, func() error { return transfer(t, n, rate) })
 		})
 	}
+}
+
+// transfer sends 3 MB from host 0 to host 1 at a rate in bytes a second. It fails if that was too fast, and returns an
+// error if it was too slow.
+func transfer(t *testing.T, n *Network, rate int) error {
+	t.Helper()
+	var ln net.Listener
+	var c net.Conn
+	err := n.Do(1, func() (err error) { ln, err = net.Listen("tcp4", "20.1.0.1:80"); return err })
+	if err == nil {
+		defer ln.Close()
+		err = n.Do(0, func() (err error) { c, err = net.Dial("tcp4", "20.1.0.1:80"); return err })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 3_000_000
+	go func() { _, _ = c.Write(make([]byte, size)); c.Close() }()
+	in, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	begun := time.Now()
+	got, err := io.Copy(io.Discard, in)
+	took := time.Since(begun)
+	t.Logf("%d bytes in %v: %.0f a second; %+v %+v", got, took, float64(got)/took.Seconds(), n.Counts(0), n.Counts(1))
+	if err != nil || got != size {
+		t.Fatalf("%d bytes, %v", got, err)
+	}
+	// 1448 of 1500 bytes are data, and slow start is before.
+	ideal := time.Duration(size * 1500 / 1448 * float64(time.Second) / float64(rate))
+	if took < ideal-10*ms {
+		t.Errorf("3 MB at %d bytes a second took %v", rate, took)
+	}
+	if took > ideal+700*ms {
+		return fmt.Errorf("3 MB at %d bytes a second took %v", rate, took)
+	}
+	return nil
 }
