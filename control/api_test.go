@@ -353,7 +353,7 @@ func TestAdviceForEveryProblem(t *testing.T) {
 			}
 		}
 	}
-	shut := Status{Percent: 90, Role: "relay", Waiting: "others to reach TCP port 9001", Warnings: []string{unpublished + ", since"}}
+	shut := Status{Percent: 90, Role: "relay", Waiting: "others to reach TCP port 9001", Notices: []Notice{{"unreachable", "others do not reach it"}}}
 	if list := Advise(shut, now); len(list) != 1 || !strings.Contains(list[0].Do, "open the port") {
 		t.Errorf("of a closed port: %+v", list)
 	}

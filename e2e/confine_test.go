@@ -221,7 +221,7 @@ func TestExecCarriesRealPrograms(t *testing.T) {
 		{"nc", "got half-closed", 0, "half-closed", []string{nc, "-N", bannerHost, bannerPort}},
 		{"an exit status", "", 42, "", []string{"sh", "-c", "exit 42"}},
 		{"a signal", "", 128 + 9, "", []string{"sh", "-c", "kill -9 $$"}},
-		{"no such program", "there is no such program", 127, "", []string{"no-such-program"}},
+		{"no such program", "there is no program no-such-program", 127, "", []string{"no-such-program"}},
 		{"no such file", "no such file", 127, "", []string{dir + "/nothing"}},
 		{"no program", "permission denied", 126, "", []string{dir + "/source/file"}},
 	} {

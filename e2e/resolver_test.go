@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -133,9 +134,12 @@ func TestClientAsksNoResolverAndMeetsOnlyRelays(t *testing.T) {
 	request := func(target string) error {
 		return inNamespaceOf(client.pid(), func() error {
 			c, err := dialSOCKS(socks, "", target, 20*time.Second)
-			if err == nil {
-				c.Close()
+			if err != nil {
+				return err
 			}
+			defer c.Close() // not before the origin has seen whose connection it is
+			_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+			_, err = io.ReadFull(c, make([]byte, len("content")))
 			return err
 		})
 	}
