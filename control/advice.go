@@ -38,9 +38,6 @@ func Advise(s Status, now time.Time) []Problem {
 	return list
 }
 
-// unpublished is how the warning begins of a relay that others do not reach.
-const unpublished = "this relay is not published"
-
 func notReady(s Status) string {
 	switch {
 	case strings.Contains(s.Waiting, "to reach TCP port"):
