@@ -38,16 +38,20 @@ const (
 	DefaultKeepalive = 4 * time.Second
 	DefaultDead      = 12 * time.Second
 
-	creditTick     = 5 * time.Millisecond // CREDIT cells of a link go out together, this long after the first is due, unless a neighbour would run out before
-	returnTime     = 10 * time.Second     // after which without a cell a neighbour gets back what it granted since the circuit began
-	hoardTime      = 40 * time.Second     // after which it is a hoarder who has not given that back
-	tombstoneTime  = time.Minute          // without the peer's DESTROY the link closes
-	stuckTime      = time.Minute          // without one cell leaving a queue, on a link that moves, the circuit goes
-	lingerTime     = time.Minute          // a Conn of a circuit that is gone may drain for this long
-	renewAfter     = 24 * time.Hour       // age at which a link is replaced by a younger one
-	renewRetry     = 10 * time.Minute     // after the dial for that failed
-	drainTime      = time.Hour            // a draining link closes after this
-	crossedTime    = 10 * time.Second     // links dialled from both sides within this have crossed
+	creditTick     = 5 * time.Millisecond   // CREDIT cells of a link go out together, this long after the first is due, unless a neighbour would run out before
+	returnTime     = 10 * time.Second       // after which without a cell a neighbour gets back what it granted since the circuit began
+	hoardTime      = 40 * time.Second       // after which it is a hoarder who has not given that back
+	tombstoneTime  = time.Minute            // without the peer's DESTROY the link closes
+	stuckTime      = time.Minute            // without one cell leaving a queue, on a link that moves, the circuit goes
+	lingerTime     = time.Minute            // a Conn of a circuit that is gone may drain for this long
+	renewAfter     = 24 * time.Hour         // age at which a link is replaced by a younger one
+	renewRetry     = 10 * time.Minute       // after the dial for that failed
+	doubtEvery     = 10 * time.Second       // links that a node replaces because they are silent: one in this time,
+	doubtBurst     = 8                      // and so many at once
+	proofTime      = 500 * time.Millisecond // a silent link has to speak after the one beside it came up
+	leastDoubt     = 500 * time.Millisecond // how late the neighbour's padding must be at least
+	drainTime      = time.Hour              // a draining link closes after this
+	crossedTime    = 10 * time.Second       // links dialled from both sides within this have crossed
 	sparseIdle     = 200 * time.Millisecond
 	sparseQuantum  = 32 // cells that a circuit sends before others after being idle for sparseIdle
 	earlyCells     = 8  // RELAY_EARLY cells of a circuit
@@ -109,6 +113,7 @@ type Stats struct {
 	Stuck                                              uint64 // circuits destroyed because their queue did not move
 	PaddingOut                                         uint64 // cells sent because nothing else was
 	DeadLinks                                          uint64 // links closed because nothing came, or nothing was taken
+	LostLinks                                          uint64 // of those, links on which nothing came while a younger one to the same neighbour did
 	// KindsIn and KindsOut are CellsIn and CellsOut by command; cells of unknown commands, which end the link, are in
 	// CellsIn alone.
 	KindsIn, KindsOut [cell.Commands]uint64

@@ -36,6 +36,7 @@ type Link struct {
 	grace                 env.Mono  // nobody is judged before: this node was stopped
 	renewAt               env.Mono
 	renewing              bool
+	doubted               env.Mono // when a link beside this one came up although nothing came on this; 0 if not so
 	draining              bool // LINK_DRAIN sent or asked for
 	drained               bool // LINK_DRAIN came from the peer
 	drainWritten          bool
@@ -351,6 +352,10 @@ func (l *Link) renewed(err error) {
 	switch {
 	case !l.up:
 	case err == nil:
+		if now := l.links.clock.Now(); l.silent(now) {
+			l.doubted = now
+			l.tendBy(now.Add(proofTime))
+		}
 		l.drain()
 	default:
 		l.renewAt = l.links.clock.Now().Add(renewRetry)

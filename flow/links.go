@@ -97,6 +97,7 @@ type Links struct {
 	place  int
 
 	windows    int // cells of all windows, promised to neighbours
+	doubts     bucket
 	leastBatch int // for the test that the rule of batch is needed
 }
 

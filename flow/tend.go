@@ -11,6 +11,7 @@ import (
 // Reasons for which a link is closed by time.
 var (
 	errDead  = errors.New("nothing came from the neighbour")
+	errLost  = errors.New("nothing came on this link, and a new one to the same neighbour came up")
 	errDeaf  = errors.New("neighbour took nothing of what waits for it")
 	errTomb  = errors.New("neighbour did not answer DESTROY")
 	errIdle  = errors.New("link had no circuits when there were many links")
@@ -59,6 +60,32 @@ func (l *Link) rhythm() (keepalive, dead time.Duration) {
 	return cfg.IdleKeepalive, cfg.Dead * (cfg.IdleKeepalive / cfg.Keepalive)
 }
 
+// doubt returns after how much silence a link may have been lost without a word, as behind a router that forgot it or was
+// changed for another: the neighbour's padding is overdue.
+func (l *Link) doubt() time.Duration {
+	keepalive, _ := l.rhythm()
+	return keepalive + max(keepalive/5, leastDoubt)
+}
+
+func (l *Link) silent(now env.Mono) bool { return now.Sub(l.lastIn) >= l.doubt() }
+
+// doubtBy has the side that dialled a silent link dial another beside it, and returns when to look again; 0 is never. If
+// the other comes up and this one stays silent, the neighbour lives and this link does not: see judge. So a client works
+// again long before the silence alone would say so, and a link to a neighbour that is slow is not given up.
+func (l *Link) doubtBy(now env.Mono) env.Mono {
+	switch at := max(l.lastIn.Add(l.doubt()), l.grace); {
+	case !l.peer.Dialled || l.draining || l.renewing:
+		return 0
+	case now < at:
+		return at
+	case l.links.doubts.take(now, doubtEvery, doubtBurst):
+		l.Renew()
+		return 0
+	default:
+		return now.Add(time.Second)
+	}
+}
+
 // tend does what time asks for on a link, and arms the timer for the next time.
 func (l *Link) tend() {
 	now, cfg := l.links.clock.Now(), &l.links.cfg
@@ -93,13 +120,26 @@ func (l *Link) tend() {
 	if until := l.sweep(); until != 0 {
 		next = min(next, max(until, l.grace))
 	}
+	if at := l.doubtBy(now); at != 0 {
+		next = min(next, at)
+	}
+	if l.doubted != 0 {
+		next = min(next, max(l.doubted.Add(proofTime), l.grace))
+	}
 	l.tendBy(max(next, now+1))
 }
 
 // judge closes a link, or destroys circuits, whose time is up.
 func (l *Link) judge(now env.Mono) {
 	_, dead := l.rhythm()
+	if l.lastIn > l.doubted {
+		l.doubted = 0
+	}
 	switch until := l.sweep(); {
+	case l.doubted != 0 && now.Sub(l.doubted) >= proofTime:
+		l.links.stats.DeadLinks++
+		l.links.stats.LostLinks++
+		l.Close(errLost)
 	case now.Sub(l.lastIn) >= dead:
 		l.links.stats.DeadLinks++
 		l.Close(errDead)
