@@ -20,6 +20,7 @@ type Status struct {
 	Consensus *Consensus `json:"consensus,omitempty" doc:"the one in use; absent when there is none"`
 	// Outside is where relays say that they see this client, the latest first; none of its own requests finds it out.
 	Outside []string `json:"outside,omitempty" doc:"where relays say that they see this client, the latest first"`
+	Echo    string   `json:"echo,omitempty" doc:"a URL that answers with the address of who asks, as the network file has it"`
 	// Warnings are what a person should know and perhaps do something about.
 	Warnings []string  `json:"warnings,omitempty" doc:"what a person should know; problems says the same with what to do"`
 	Notices  []Notice  `json:"-"` // the same with their codes, in the node only: Advise makes problems of them

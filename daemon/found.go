@@ -23,6 +23,7 @@ type Founding struct {
 	Name       string
 	Test       bool // a test network: private addresses are allowed
 	Parameters directory.Parameters
+	Echo       string          // URL of the echo address; empty is none
 	Relays     []FoundingRelay // at least one authority, which need not be relays
 }
 
@@ -47,7 +48,7 @@ func Found(path string, f Founding) error {
 	}
 	network := directory.Network{
 		Name: f.Name, Serial: 1, Created: time.Now().UTC().Truncate(time.Millisecond),
-		Parameters: f.Parameters, Test: f.Test,
+		Parameters: f.Parameters, Test: f.Test, Echo: f.Echo,
 	}
 	_, _ = rand.Read(network.ID[:]) // never fails
 	made, err := foundRelays(f.Relays, network.ID)

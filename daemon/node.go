@@ -97,7 +97,7 @@ func newShellWith(o Options, networkPath string, settings loop.Options) (*shell,
 		return nil, err
 	}
 	s := &shell{options: o, network: network, loop: l, observer: seen, started: time.Now()}
-	s.status = control.Status{Name: o.Name, Version: o.Version, Network: network.Name, Pid: os.Getpid(), Doing: "starting"}
+	s.status = control.Status{Name: o.Name, Version: o.Version, Network: network.Name, Echo: network.Echo, Pid: os.Getpid(), Doing: "starting"}
 	return s, nil
 }
 

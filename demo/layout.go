@@ -302,6 +302,7 @@ func (l *layout) found() error {
 	f := daemon.Founding{
 		Name:       NetworkName,
 		Test:       true,
+		Echo:       "http://" + Hello + AddressPath,
 		Parameters: parameters(len(l.relays), loopbackNets()),
 	}
 	for _, n := range l.authorities {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"cepa/cert"
@@ -16,6 +17,7 @@ const (
 	maxNetworkName = 64        // bytes
 	maxNetworkBody = 96 << 10  // bytes of the signed body
 	maxBootstrap   = 256
+	maxEcho        = 256     // bytes
 	maxSerial      = 1 << 53 // serials are numbers that every reader of TOML and JSON holds exactly
 )
 
@@ -38,6 +40,9 @@ type Network struct {
 	Bootstrap   []Contact // relays to start from, at most 256
 	Parameters  Parameters
 	Test        bool // private addresses are allowed, and exits reach them
+	// Echo is the URL of a page that answers with the address of who asks, for 'cepa check': http or https, at most 256
+	// printable characters without space; empty if there is none.
+	Echo string
 
 	endorsements []cert.Endorsement
 	memo         cert.Memo // see Remember
@@ -125,6 +130,9 @@ func (n *Network) check() error {
 	if err := n.Parameters.check(); err != nil {
 		return err
 	}
+	if err := n.checkEcho(); err != nil {
+		return err
+	}
 	for i, c := range n.Authorities {
 		if err := n.checkContact(c); err != nil {
 			return fmt.Errorf("authority %s: %w", c.Identity.Short(), err)
@@ -140,6 +148,21 @@ func (n *Network) check() error {
 		if slices.ContainsFunc(n.Bootstrap[:i], func(o Contact) bool { return o.Identity == c.Identity }) {
 			return fmt.Errorf("bootstrap relay %s: %w: twice", c.Identity.Short(), ErrInvalid)
 		}
+	}
+	return nil
+}
+
+func (n *Network) checkEcho() error {
+	if n.Echo == "" {
+		return nil
+	}
+	if err := checkText(n.Echo, "echo", maxEcho); err != nil {
+		return err
+	}
+	scheme, rest, _ := strings.Cut(n.Echo, "://")
+	host, _, _ := strings.Cut(rest, "/")
+	if scheme != "http" && scheme != "https" || host == "" || strings.ContainsAny(n.Echo, " @") {
+		return fmt.Errorf("%w echo %q: want a URL such as https://example.net/address", ErrInvalid, n.Echo)
 	}
 	return nil
 }
@@ -255,6 +278,7 @@ type wireContact struct {
 //	7  bootstrap    array of the same, in the order of the text
 //	8  parameters   map of text to int
 //	9  test         true, or absent
+//	10 echo         text, or absent
 type wireNetwork struct {
 	Name        string        `cbor:"1,keyasint"`
 	ID          []byte        `cbor:"2,keyasint"`
@@ -265,6 +289,7 @@ type wireNetwork struct {
 	Bootstrap   []wireContact `cbor:"7,keyasint,omitempty"`
 	Parameters  Parameters    `cbor:"8,keyasint,omitempty"`
 	Test        bool          `cbor:"9,keyasint,omitempty"`
+	Echo        string        `cbor:"10,keyasint,omitempty"`
 }
 
 // body returns the signed body.
@@ -279,6 +304,7 @@ func (n *Network) body() ([]byte, error) {
 		Bootstrap:   wireContacts(n.Bootstrap),
 		Parameters:  n.Parameters,
 		Test:        n.Test,
+		Echo:        n.Echo,
 	}, nil)
 }
 

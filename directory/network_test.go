@@ -55,7 +55,9 @@ func TestNetworkFileComesBack(t *testing.T) {
 
 func TestNetworkFileAlteredOrWrong(t *testing.T) {
 	t.Parallel()
-	text := string(must[[]byte](t)(testNetwork(t, 4).AppendTOML(nil)))
+	contents := testContents(4)
+	contents.Echo = "https://example.net/address"
+	text := string(must[[]byte](t)(must[*Network](t)(NewNetwork(contents, testSigners(t, 4)...)).AppendTOML(nil)))
 	for _, tt := range []struct {
 		name, old, new string
 		want           error
@@ -68,6 +70,9 @@ func TestNetworkFileAlteredOrWrong(t *testing.T) {
 		{"no quorum", "quorum = 3", "", ErrInvalid, "quorum 0"},
 		{"a quorum of more than all", "quorum = 3", "quorum = 5", ErrInvalid, "4 authorities"},
 		{"made a test network", "quorum = 3", "quorum = 3\ntest = true", cert.ErrSignature, "altered"},
+		{"another echo address", "/address", "/elsewhere", cert.ErrSignature, "altered"},
+		{"an echo that is no URL", "https://example", "ftp://example", ErrInvalid, "want a URL"},
+		{"an echo with a user", "https://example", "https://user@example", ErrInvalid, "want a URL"},
 		{"another parameter", "interval_ms = 5000", "interval_ms = 5001", cert.ErrSignature, "altered"},
 		{"a parameter out of bounds", "interval_ms = 5000", "interval_ms = 1", ErrInvalid, "want 500 to"},
 		{"an unknown parameter", "interval_ms = 5000", "intervall_ms = 5000", ErrInvalid, `did you mean "interval_ms"?`},

@@ -33,6 +33,7 @@ type tomlNetwork struct {
 	Created    string         `toml:"created"`
 	Quorum     int            `toml:"quorum"`
 	Test       bool           `toml:"test"`
+	Echo       string         `toml:"echo"`
 	Authority  []tomlContact  `toml:"authority"`
 	Bootstrap  []tomlContact  `toml:"bootstrap"`
 	Parameters Parameters     `toml:"parameters"`
@@ -42,7 +43,7 @@ type tomlNetwork struct {
 }
 
 // networkKeys are the keys that a network file can have, for suggestions.
-var networkKeys = []string{"name", "id", "serial", "created", "quorum", "test", "authority", "bootstrap", "parameters",
+var networkKeys = []string{"name", "id", "serial", "created", "quorum", "test", "echo", "authority", "bootstrap", "parameters",
 	"signature", "identity", "addresses", "data"}
 
 // ParseNetworkFile parses and verifies the text of a network file. Unknown keys are errors that name the nearest
@@ -80,6 +81,7 @@ func parseNetworkFile(text []byte, draft bool) (*Network, error) {
 		Bootstrap:   contacts(file.Bootstrap),
 		Parameters:  file.Parameters,
 		Test:        file.Test,
+		Echo:        file.Echo,
 	}
 	if err := n.check(); err != nil {
 		return nil, err
@@ -163,6 +165,9 @@ func (n *Network) AppendDraft(b []byte) ([]byte, error) {
 	w("quorum = %d # of %d authorities must sign a consensus\n", n.Quorum, len(n.Authorities))
 	if n.Test {
 		w("test = true # private addresses are allowed, and exits reach them\n")
+	}
+	if n.Echo != "" {
+		w("echo = %s # answers with the address of who asks\n", quoteTOML(n.Echo))
 	}
 	appendContacts(w, "authority", n.Authorities)
 	appendContacts(w, "bootstrap", n.Bootstrap)

@@ -37,8 +37,8 @@ type Link struct {
 	renewAt               env.Mono
 	renewing              bool
 	doubted               env.Mono // when a link beside this one came up although nothing came on this; 0 if not so
-	draining              bool // LINK_DRAIN sent or asked for
-	drained               bool // LINK_DRAIN came from the peer
+	draining              bool     // LINK_DRAIN sent or asked for
+	drained               bool     // LINK_DRAIN came from the peer
 	drainWritten          bool
 	drainAt               env.Mono
 

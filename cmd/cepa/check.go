@@ -19,7 +19,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"cepa/control"
-	"cepa/demo"
 	"cepa/internal/socksclient"
 )
 
@@ -55,7 +54,7 @@ func checkCommand() *cli.Command {
 Asks an echo address, through the overlay, at what address it sees you, and compares that with
 the addresses of this machine and with where the client's guards see it; the client whose
 state is in DIR tells those. An echo address is an http or https URL that answers with the
-address of who asks; the demo has one, and of others you decide whom to ask. Nothing is asked
+address of who asks; the network file names one, or you decide whom to ask. Nothing is asked
 outside the overlay, but with --direct.
 
 Exits with 0 (protected, or a test network whose path works), 1 (not protected) or 3 (unknown).
@@ -66,7 +65,7 @@ Example:
    cepa status --wait 30s /tmp/overlay/client && cepa check /tmp/overlay/client`),
 		Flags: []cli.Flag{
 			socksFlag(),
-			&cli.StringFlag{Name: "echo", Usage: "`URL` that answers with the address that it sees (of the demo's network: http://" + demo.Hello + demo.AddressPath + ")", EnvVars: []string{"CEPA_ECHO"}},
+			&cli.StringFlag{Name: "echo", Usage: "`URL` that answers with the address that it sees, in place of that of the network file", EnvVars: []string{"CEPA_ECHO"}},
 			&cli.BoolFlag{Name: "direct", Usage: "ask the echo address also WITHOUT the overlay: it then knows you, and that you use one"},
 			&cli.DurationFlag{Name: "timeout", Value: time.Minute, Usage: "wait this long for an answer"},
 			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
@@ -87,11 +86,12 @@ func runCheck(c *cli.Context) error {
 			return err
 		}
 	}
-	if r.Echo == "" && r.Network == demo.NetworkName {
-		r.Echo = "http://" + demo.Hello + demo.AddressPath
-	}
-	if r.Echo == "" {
-		return usagef("'cepa check' needs an echo address: --echo URL, or the DIR of a demo's client; see 'cepa check --help'")
+	switch {
+	case r.Echo != "":
+	case c.Args().Present():
+		return usagef("the network file of that client names no echo address: give --echo URL; see 'cepa check --help'")
+	default:
+		return usagef("'cepa check' needs an echo address: the DIR of a client whose network file names one, or --echo URL; see 'cepa check --help'")
 	}
 	if u, err := url.Parse(r.Echo); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return usagef("--echo %q is no http or https URL", r.Echo)
@@ -142,6 +142,9 @@ func (r *checked) askClient(ctx context.Context, dir string, socksSet bool) erro
 		return usagef("the node in %s is no client but a %s", dir, s.Role)
 	}
 	r.Network = s.Network
+	if r.Echo == "" {
+		r.Echo = s.Echo
+	}
 	if !socksSet {
 		r.Socks = s.Address
 	}

@@ -43,6 +43,7 @@ Four authorities on this machine, on ports 9001 to 9004:
 					&cli.StringSliceFlag{Name: "authority", Usage: "`ADDRESS` of an authority, as others reach it; one for each"},
 					&cli.IntFlag{Name: "authorities", Usage: fmt.Sprintf("number of authorities, 1 to %d; without their addresses they are on this machine, from port %d on, which makes it a test network with a consensus every ten seconds", cert.MaxSigners, daemon.DefaultRelayPort)},
 					&cli.StringFlag{Name: "name", Value: "cepa", Usage: "`NAME` of the network, for people"},
+					&cli.StringFlag{Name: "echo", Usage: "`URL` of a page that answers with the address of who asks, for 'cepa check'"},
 					&cli.BoolFlag{Name: "test", Usage: "a test network: relays may have private addresses, and exits reach them"},
 					&cli.StringSliceFlag{Name: "param", Usage: "`NAME=VALUE` of a network parameter, may be repeated: " + parameterNames()},
 				},
@@ -97,7 +98,7 @@ func networkNew(c *cli.Context) error {
 	}
 	dir := c.String("dir")
 	path := filepath.Join(dir, "network.toml")
-	f := daemon.Founding{Name: c.String("name"), Test: c.Bool("test") || local, Parameters: parameters}
+	f := daemon.Founding{Name: c.String("name"), Test: c.Bool("test") || local, Parameters: parameters, Echo: c.String("echo")}
 	for i, a := range addresses {
 		name := "authority"
 		if len(addresses) > 1 {
@@ -214,6 +215,9 @@ func networkShow(c *cli.Context) error {
 	}
 	if n.Test {
 		fmt.Fprintln(w, "test         yes: private addresses are allowed; this network makes nobody anonymous")
+	}
+	if n.Echo != "" {
+		fmt.Fprintf(w, "echo         %s\n", n.Echo)
 	}
 	fmt.Fprintln(w, "parameters")
 	for _, p := range directory.ParameterTable() {

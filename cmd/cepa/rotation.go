@@ -41,6 +41,7 @@ Example:
 			&cli.StringSliceFlag{Name: "remove", Usage: "`IDENTITY` of an authority that goes, or its first digits; may be repeated"},
 			&cli.StringSliceFlag{Name: "bootstrap", Usage: "`IDENTITY=ADDRESS` of a relay to start from; given once or more, they take the place of the old ones"},
 			&cli.StringSliceFlag{Name: "param", Usage: "`NAME=VALUE` of a network parameter, may be repeated"},
+			&cli.StringFlag{Name: "echo", Usage: "another `URL` that answers with the address of who asks; \"\" for none"},
 		},
 		Action: networkNext,
 	}
@@ -155,6 +156,9 @@ func networkNext(c *cli.Context) error {
 		}
 	}
 	next.Parameters = merged
+	if c.IsSet("echo") {
+		next.Echo = c.String("echo")
+	}
 	draft, err := directory.DraftNetwork(next)
 	if err != nil {
 		return err

