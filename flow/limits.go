@@ -113,7 +113,7 @@ type Stats struct {
 	Stuck                                              uint64 // circuits destroyed because their queue did not move
 	PaddingOut                                         uint64 // cells sent because nothing else was
 	DeadLinks                                          uint64 // links closed because nothing came, or nothing was taken
-	LostLinks                                          uint64 // of those, links on which nothing came while a younger one to the same neighbour did
+	LostLinks                                          uint64 // links closed because nothing came on them while a younger one to the same neighbour did
 	// KindsIn and KindsOut are CellsIn and CellsOut by command; cells of unknown commands, which end the link, are in
 	// CellsIn alone.
 	KindsIn, KindsOut [cell.Commands]uint64

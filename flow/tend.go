@@ -137,7 +137,6 @@ func (l *Link) judge(now env.Mono) {
 	}
 	switch until := l.sweep(); {
 	case l.doubted != 0 && now.Sub(l.doubted) >= proofTime:
-		l.links.stats.DeadLinks++
 		l.links.stats.LostLinks++
 		l.Close(errLost)
 	case now.Sub(l.lastIn) >= dead:
