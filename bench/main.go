@@ -42,6 +42,7 @@ func run() error {
 	mib := flag.Int("mib", 128, "`MiB` of one sample")
 	out := flag.String("out", "", "write all samples to `FILE` as JSON")
 	only := flag.String("peers", "", "run only these `peers`")
+	spares := flag.Bool("spares", true, "let cepa's client keep spare circuits; without them the test circuit measures how long one takes to build")
 	flag.Parse()
 	if inNamespace() {
 		return nil
@@ -84,7 +85,7 @@ func run() error {
 		}
 	}
 	if wanted("cepa") {
-		if err := s.startCepa(*cepa); err != nil {
+		if err := s.startCepa(*cepa, *spares); err != nil {
 			return err
 		}
 	}

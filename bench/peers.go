@@ -120,10 +120,13 @@ func (s *session) startChain() error {
 	return nil
 }
 
-func (s *session) startCepa(binary string) error {
+func (s *session) startCepa(binary string, spares bool) error {
 	p := &peer{name: "cepa", socks: "127.0.0.1:9850", hops: 3}
 	dir := filepath.Join(s.dir, "overlay")
 	cmd := exec.Command(binary, "demo", "--processes", "--dir", dir, "--socks", p.socks)
+	if !spares {
+		cmd.Env = append(os.Environ(), "CEPA_CLIENT_NO_SPARE_CIRCUITS=true")
+	}
 	if err := s.start(cmd); err != nil {
 		return err
 	}

@@ -82,7 +82,7 @@ func (c *Client) start(restrict *circuit.Restrictions) error {
 		return err
 	}
 	c.node, err = node.NewClient(node.ClientConfig{
-		Env: e, Network: c.network, MemoryBytes: c.config.MemoryMiB << 20, Restrict: restrict,
+		Env: e, Network: c.network, MemoryBytes: c.config.MemoryMiB << 20, Restrict: restrict, NoSpares: c.config.NoSpares,
 		OnProgress: c.onClientProgress, OnReady: func() { go c.open() }, OnConsensus: c.keepConsensus, OnCircuit: c.onCircuit, OnStream: c.onStream, Undefended: c.options.Undefended,
 	})
 	if err != nil {

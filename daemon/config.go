@@ -98,6 +98,7 @@ type ClientConfig struct {
 	DNS           string        `toml:"dns,omitempty" value:"ADDRESS" help:"The address of a port that resolves names through the network, by the DNS, over UDP and TCP; none if it is empty."`
 	AllowRemote   bool          `toml:"allow_remote,omitempty" help:"Allow ports at addresses that others can reach; they can then use this client."`
 	MemoryMiB     int           `toml:"memory_mib,omitempty" section:"Running" flag:"memory" value:"MiB" default:"256" help:"Bound for queued data, in MiB."`
+	NoSpares      bool          `toml:"no_spare_circuits,omitempty" help:"Build a circuit only when a request waits for it. Requests then take longer to begin, and relays make no handshakes in vain."`
 	LogLevel      string        `toml:"log_level,omitempty" reload:"yes" value:"LEVEL" default:"info" help:"How much is logged: debug, info, warn or error."`
 	LogFormat     string        `toml:"log_format,omitempty" value:"FORMAT" default:"text" help:"How the log is written: text or json."`
 	LogAddresses  bool          `toml:"log_addresses,omitempty" help:"Leave addresses and names of destinations in the log, for the time of a search; such a log tells who used the node."`

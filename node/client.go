@@ -23,6 +23,8 @@ type ClientConfig struct {
 	MemoryBytes int // the one budget for queues and buffers
 	// Restrict is what the user wants of paths; nil is nothing.
 	Restrict *circuit.Restrictions
+	// NoSpares has the client build a circuit only when a request waits for it.
+	NoSpares bool
 	// OnProgress hears how far the client has come; it may be nil.
 	OnProgress func(percent int, doing, waiting string)
 	// OnConsensus is told of every consensus that comes into use; it may be nil.
@@ -76,9 +78,13 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		OnProgress:  c.onDirectory,
 		Undefended:  cfg.Undefended,
 	})
+	limits := circuit.DefaultLimits()
+	if cfg.NoSpares {
+		limits.Spares = 0
+	}
 	c.circuits = circuit.New(circuit.Config{
 		Env: cfg.Env, Links: c.links, NetworkID: cfg.Network.ID, Budget: c.budget, FlowStats: &c.stats, Crypto: cfg.Crypto,
-		View: c.follower.Current, Test: cfg.Network.Test, Limits: circuit.DefaultLimits(),
+		View: c.follower.Current, Test: cfg.Network.Test, Limits: limits,
 		Restrict: cfg.Restrict, OnTrouble: c.onTrouble, OnCircuit: cfg.OnCircuit, OnStream: cfg.OnStream,
 	})
 	return c, nil

@@ -32,6 +32,7 @@ type world struct {
 	steps   []string
 
 	isolation string // of downloads
+	noSpares  bool   // of the client
 }
 
 // testNetwork founds a network with one authority.
@@ -142,7 +143,7 @@ func (w *world) join() {
 	}
 	var err error
 	w.client, err = NewClient(ClientConfig{
-		Env: e, Network: w.network, MemoryBytes: 64 << 20,
+		Env: e, Network: w.network, MemoryBytes: 64 << 20, NoSpares: w.noSpares,
 		OnProgress: func(percent int, doing, waiting string) {
 			w.steps = append(w.steps, fmt.Sprintf("%d %s (%s)", percent, doing, waiting))
 		},
