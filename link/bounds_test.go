@@ -434,6 +434,7 @@ func TestTamperedStream(t *testing.T) {
 	t.Parallel()
 	relay := newNode(t, "r", nil)
 	relay.onCells = func(env.Link, []byte) { t.Error("cells arrived") }
+	relay.settle()
 	flip := make(chan struct{})
 	addr := serve(t, func(c net.Conn) { // a proxy that flips one bit when told
 		up := rawDial(t, relay.addr)

@@ -245,6 +245,9 @@ func (n *testNode) target(addresses ...netip.AddrPort) env.Target {
 const patience = 15 * time.Second
 
 // dial opens a link and returns this node's end.
+// settle lets the loop see what was set in the node until now.
+func (n *testNode) settle() { n.loop.do(func() {}) }
+
 func (n *testNode) dial(t testing.TB, to env.Target) (env.Link, error) {
 	t.Helper()
 	type result struct {
@@ -276,6 +279,8 @@ func receive[T any](t testing.TB, what string, c <-chan T) T {
 // connect returns both ends of a new link from a to b.
 func connect(t testing.TB, a, b *testNode) (atA, atB env.Link) {
 	t.Helper()
+	a.settle() // nothing but the network is between the accepting end and this goroutine
+	b.settle()
 	atA, err := a.dial(t, b.target())
 	if err != nil {
 		t.Fatalf("dialling: %v", err)
@@ -503,6 +508,7 @@ func TestRecordsThatAreNoWholeCells(t *testing.T) {
 	relay := newNode(t, "r", nil)
 	got := make(chan []byte, 1000)
 	relay.onCells = func(_ env.Link, c []byte) { got <- bytes.Clone(c) }
+	relay.settle()
 	c := rawClient(t, relay.addr, nil)
 	content, err := clientHello(testNetwork).AppendTo(nil)
 	if err != nil {
