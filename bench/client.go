@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 )
 
 // serve is the server that all requests go to.
@@ -54,7 +55,8 @@ func serve(address string) {
 // stream is a connection to the server through a peer.
 type stream struct {
 	net.Conn
-	r *bufio.Reader
+	r    *bufio.Reader
+	read atomic.Int64 // bytes that drain has read
 }
 
 // dial opens a stream; each user has circuits of their own.
@@ -67,7 +69,7 @@ func (s *session) dial(p *peer, user string) (*stream, error) {
 		c.Close()
 		return nil, err
 	}
-	return &stream{c, bufio.NewReaderSize(c, 64<<10)}, nil
+	return &stream{Conn: c, r: bufio.NewReaderSize(c, 64<<10)}, nil
 }
 
 func handshake(c net.Conn, user, target string) error {
@@ -151,6 +153,7 @@ func (c *stream) drain(n int64) error {
 	for n > 0 && err == nil {
 		k, err = c.Read(buf[:min(n, int64(len(buf)))])
 		n -= int64(k)
+		c.read.Add(int64(k))
 	}
 	if n == 0 {
 		return nil

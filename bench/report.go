@@ -20,15 +20,18 @@ type result struct {
 	Samples []float64          `json:"samples"`
 	Seconds float64            `json:"seconds"`
 	Bytes   int64              `json:"bytes,omitempty"`
-	CPU     map[string]float64 `json:"cpu_seconds"` // by process
+	Beside  []float64          `json:"beside,omitempty"` // MiB/s of the downloads beside requests, a sample each round
+	CPU     map[string]float64 `json:"cpu_seconds"`      // by process
 	Errors  int                `json:"errors"`
 }
 
-func (r *result) quantile(q float64) float64 {
-	if len(r.Samples) == 0 {
+func (r *result) quantile(q float64) float64 { return quantile(r.Samples, q) }
+
+func quantile(samples []float64, q float64) float64 {
+	if len(samples) == 0 {
 		return 0
 	}
-	sorted := slices.Sorted(slices.Values(r.Samples))
+	sorted := slices.Sorted(slices.Values(samples))
 	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
 }
 
@@ -110,8 +113,14 @@ func (s *session) report(w io.Writer) {
 			continue
 		}
 		cells := []string{testByName(t).what}
+		if testByName(t).beside > 0 {
+			cells[0] += " (MiB/s of those)"
+		}
 		for _, p := range s.peers {
 			cells = append(cells, fmt.Sprintf("%.1f / %.1f", m[p.name].quantile(0.5), m[p.name].quantile(0.95)))
+			if b := m[p.name].Beside; len(b) > 0 {
+				cells[len(cells)-1] += fmt.Sprintf(" (%.0f)", quantile(b, 0.5))
+			}
 		}
 		row(append(cells, ratio(m, func(r *result) float64 { return r.quantile(0.5) })+" / "+ratio(m, func(r *result) float64 { return r.quantile(0.95) }))...)
 	}

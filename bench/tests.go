@@ -155,6 +155,8 @@ func (s *session) bulk(t *test, p *peer, r *result, round int) {
 func (s *session) requests(t *test, p *peer, r *result, round int) {
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var beside []*stream
 	for i := range t.beside {
 		wg.Go(func() {
 			c, err := s.dial(p, fmt.Sprintf("beside-%d", i))
@@ -163,6 +165,9 @@ func (s *session) requests(t *test, p *peer, r *result, round int) {
 				return
 			}
 			defer c.Close()
+			mu.Lock()
+			beside = append(beside, c)
+			mu.Unlock()
 			go func() { <-stop; c.Close() }()
 			if err := c.get(1 << 40); err == nil {
 				s.fail(r, errors.New("the download has ended"))
@@ -172,6 +177,15 @@ func (s *session) requests(t *test, p *peer, r *result, round int) {
 	if t.beside > 0 {
 		time.Sleep(1500 * time.Millisecond)
 	}
+	moved := func() (n int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, c := range beside {
+			n += c.read.Load()
+		}
+		return n
+	}
+	before, began := moved(), time.Now()
 	for i := range t.requests {
 		took, err := t.sample(s, p, round*t.requests+i)
 		if err != nil {
@@ -180,6 +194,9 @@ func (s *session) requests(t *test, p *peer, r *result, round int) {
 		}
 		r.Samples = append(r.Samples, took.Seconds()*1e3)
 		time.Sleep(t.pause) // the chain refills its pool of connections
+	}
+	if t.beside > 0 {
+		r.Beside = append(r.Beside, float64(moved()-before)/mebi/time.Since(began).Seconds())
 	}
 	close(stop)
 	wg.Wait()
