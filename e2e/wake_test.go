@@ -76,7 +76,7 @@ func TestClientWakes(t *testing.T) {
 		limit  time.Duration
 		change func(t *testing.T)
 	}{
-		{"a minute of sleep", wakeLimit, func(*testing.T) { sleep(65 * time.Second) }},
+		{"half a minute of sleep", wakeLimit, func(*testing.T) { sleep(30 * time.Second) }},
 		{"sleep without network", wakeLimit, func(t *testing.T) { // what the relays sent meanwhile is lost
 			outside(t, "link set near down")
 			sleep(30 * time.Second)

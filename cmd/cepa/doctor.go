@@ -39,6 +39,7 @@ Exit status: 0 all is well, 3 there are warnings, 4 there are errors, 1 the doct
 Example:
 
    cepa demo --dir /tmp/overlay --processes &
+   cepa status --wait 30s /tmp/overlay/client
    cepa doctor /tmp/overlay/client`),
 		Flags: []cli.Flag{
 			&cli.DurationFlag{Name: "sample", Value: 3 * time.Second, Usage: "watch the node for so long"},
