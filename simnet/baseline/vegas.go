@@ -29,8 +29,9 @@ type vegas struct {
 	average time.Duration // of round trips, those of late above all; 0 before the first
 	cells   int           // the window
 	slow    bool          // slow start
-	wait    int           // WINDOWs until it changes again
-	sent    []env.Mono    // when the last WINDOWs went, a window of them
+	wait    int           // acknowledgements until it changes again
+	acked   int           // bytes, by Tor's acknowledgements
+	seen    []allowance   // what had come at WINDOWs, in the last round trip
 
 	alpha, beta, gamma, delta int
 }
@@ -68,16 +69,24 @@ func (v *vegas) Arrived(now env.Mono, n int) {
 	}
 }
 
-// Next implements flow.StreamRule.
+// Next implements flow.StreamRule. What one WINDOW returns may be several of Tor's acknowledgements, which are taken
+// one by one.
 func (v *vegas) Next(now env.Mono, unused int) int {
 	v.trips.begin(now, v.got+unused)
 	full := v.full(now)
-	if v.wait > 0 {
-		v.wait--
+	for ; v.got-v.acked >= vegasWorth*torCell; v.acked += vegasWorth * torCell {
+		if v.wait > 0 {
+			v.wait--
+		}
+		if v.average > 0 {
+			v.onAck(full)
+		}
 	}
-	if v.average == 0 {
-		return v.cells * torCell
-	}
+	return v.cells * torCell
+}
+
+// onAck changes the window.
+func (v *vegas) onAck(full bool) {
 	path := int(time.Duration(v.cells) * v.trips.least / max(v.average, v.trips.least)) // what it holds
 	queue := v.cells - path
 	switch {
@@ -102,16 +111,18 @@ func (v *vegas) Next(now env.Mono, unused int) int {
 		v.wait = v.acks()
 	}
 	v.cells = max(v.cells, vegasStart)
-	return v.cells * torCell
 }
 
-// full notes a WINDOW, and reports whether so much as the window has come in little more than a round trip.
+// full reports whether most of a window has come within the last round trip, at a WINDOW, which it notes.
 func (v *vegas) full(now env.Mono) bool {
-	v.sent = append(v.sent, now)
-	n := v.acks()
-	if len(v.sent) <= n {
-		return true // it has not been used up once
+	for len(v.seen) > 1 && now.Sub(v.seen[1].at) >= v.average {
+		v.seen = v.seen[1:]
 	}
-	v.sent = v.sent[len(v.sent)-n-1:]
-	return 100*v.average >= vegasFull*now.Sub(v.sent[0])
+	before := v.got
+	if len(v.seen) > 0 {
+		before = v.seen[0].before
+	}
+	early := len(v.seen) == 0 || now.Sub(v.seen[0].at) < v.average // less than a round trip has passed
+	v.seen = append(v.seen, allowance{now, v.got})
+	return early || 100*(v.got-before) >= vegasFull*v.cells*torCell
 }
