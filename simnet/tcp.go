@@ -126,7 +126,7 @@ func (w *World) newEnd(h, to *Host, link bool) *end {
 // unsent is how much the kernel takes ahead of what TCP may send.
 func (e *end) unsent() int {
 	if e.link {
-		return unsentLinks
+		return e.w.cfg.Unsent
 	}
 	return max(unsentConns, 2*e.window-e.under)
 }

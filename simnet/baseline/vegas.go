@@ -43,8 +43,9 @@ func newVegas(divide int) *vegas {
 	}
 }
 
-// Worth implements flow.StreamRule.
-func (*vegas) Worth() int { return vegasWorth * torCell }
+// Worth implements flow.StreamRule. A WINDOW takes four times what Tor's acknowledgement does: so it stands for up to four of
+// them, but for no more than a quarter of the window.
+func (v *vegas) Worth() int { return max(min(v.cells/4, 4*vegasWorth), vegasWorth) * torCell }
 
 // acks is how many WINDOWs go for a window.
 func (v *vegas) acks() int { return max((v.cells+vegasWorth/2)/vegasWorth, 1) }

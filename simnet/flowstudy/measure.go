@@ -33,27 +33,28 @@ func Find(name string) (Scenario, bool) {
 	return Scenario{}, false
 }
 
-// Measure runs a scenario under a rule of package baseline with a seed. An error is of the scenario, or what a checker
+// Measure runs a scenario under a rule of package baseline with a seed. unsent is what kernels take of a link ahead of TCP, in
+// bytes; 0 is what the daemon sets. An error is of the scenario, or what a checker
 // found.
-func Measure(s Scenario, rule string, seed uint64) (*Result, error) {
-	p, err := s.run(rule, seed, false)
+func Measure(s Scenario, rule string, seed uint64, unsent int) (*Result, error) {
+	p, err := s.run(rule, seed, false, unsent)
 	if err != nil {
 		return nil, err
 	}
 	idle := p
 	if s.idle {
-		if idle, err = s.run(rule, seed, true); err != nil {
+		if idle, err = s.run(rule, seed, true, unsent); err != nil {
 			return nil, err
 		}
 	}
 	return &Result{Scenario: s.Name, Rule: rule, Seed: seed, Values: s.measures(p, idle), TraceHash: p.r.World.TraceHash()}, nil
 }
 
-func (sc *Scenario) run(rule string, seed uint64, idle bool) (*probe, error) {
+func (sc *Scenario) run(rule string, seed uint64, idle bool, unsent int) (*probe, error) {
 	fail := func(err error) error {
 		return fmt.Errorf("flowstudy: %s under %q, seed %d: %w", sc.Name, rule, seed, err)
 	}
-	s, err := sc.build(idle)
+	s, err := sc.build(idle, unsent)
 	if err != nil {
 		return nil, fail(err)
 	}
@@ -155,12 +156,18 @@ func heldAlone(p, _ *probe) []Value {
 // snipers is of a download beside circuits whose clients do not read.
 func snipers(p, _ *probe) []Value {
 	from, until := p.sc.from, p.sc.until
-	honest := p.shares("bulk", from, until)
-	list := []Value{{"honest download", "%", math.NaN()}, {"relays hold at most", "MiB", kib(kib(p.most(0, until, func(l look) int64 { return l.memory })))}}
-	if len(honest) == 1 {
-		list[0].X = honest[0]
+	honest := func(from, until time.Duration) float64 { // with what it began anew when it was cut off
+		n, a, b := int64(0), p.looks[p.index(from)], p.looks[p.index(until)]
+		for _, f := range p.flows("bulk", 0, until) {
+			n += b.flows[f.ID] - a.flows[f.ID]
+		}
+		return p.percent(n, until-from)
 	}
-	return append(list, p.kept(from, until)...)
+	list := []Value{
+		{"honest download, 3 to 13 s after", "%", honest(8*time.Second, 18*time.Second)}, {"later", "%", honest(from, until)},
+		{"a relay holds at most", "MiB", kib(kib(p.most(0, until, func(l look) int64 { return l.memory })))},
+	}
+	return append(list, p.kept(8*time.Second, 18*time.Second)...)
 }
 
 // changing is of a rate that falls to a tenth, and rises again.

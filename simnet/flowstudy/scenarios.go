@@ -48,7 +48,7 @@ type builder struct {
 }
 
 // build is the scenario as package scenario has it; idle is without downloads.
-func (sc *Scenario) build(idle bool) (*scenario.Scenario, error) {
+func (sc *Scenario) build(idle bool, unsent int) (*scenario.Scenario, error) {
 	settle := scenario.Duration(5 * time.Second)
 	s := &scenario.Scenario{
 		About: sc.About, Duration: scenario.Duration(loads + sc.last), Warmup: scenario.Duration(loads), Settle: &settle, Crypto: "fast",
@@ -56,7 +56,7 @@ func (sc *Scenario) build(idle bool) (*scenario.Scenario, error) {
 	}
 	s.CPU.Free = true
 	s.Network = scenario.Network{
-		Latency: "trips.csv", Jitter: 20, Regions: map[string]int{"middle": 1},
+		Latency: "trips.csv", Jitter: 20, Unsent: scenario.Size(unsent), Regions: map[string]int{"middle": 1},
 		Parameters: map[string]int64{
 			"interval_ms": 10_000, "update_ms": 10_000, "reconcile_ms": 3_600_000, "measure_intervals": 0, "guard_min_age_s": 31_536_000,
 		},
@@ -157,6 +157,10 @@ func Scenarios() []Scenario {
 			last: sec(16), from: sec(6), measures: shared, make: func(b *builder) { b.relays(4, 1, narrow, mbit(gbit)); b.downloads(10) },
 		},
 		{
+			Name: "S2-guards-known", About: "The same, and the relay knows its rate.",
+			last: sec(16), from: sec(6), measures: shared, make: func(b *builder) { b.relays(4, 1, narrow, mbit(gbit)).Shape = true; b.downloads(10) },
+		},
+		{
 			Name: "S4-1M", About: "One download by a client whose line has 1 Mbit/s, and a queue of 200 ms at the provider.", line: mbit(1),
 			last: sec(40), from: sec(15), measures: slowLine, make: func(b *builder) { b.relays(1, 1, narrow, mbit(gbit)); b.line(1) },
 		},
@@ -175,7 +179,7 @@ func Scenarios() []Scenario {
 		},
 		{
 			Name: "S5-1G", About: "200 downloads over 20 guards through a relay with 1 Gbit/s.", Costly: true, line: mbit(gbit),
-			last: sec(7), from: sec(3), measures: many, make: func(b *builder) { b.relays(20, 1, mbit(gbit), mbit(10*gbit)); b.downloads(200) },
+			last: sec(10), from: sec(6), measures: many, make: func(b *builder) { b.relays(20, 10, mbit(gbit), mbit(10*gbit)); b.downloads(200) },
 		},
 		{
 			Name: "S5-100M", About: "200 downloads over 20 guards, some of which have many more circuits than others, through a relay that sends 100 Mbit/s.", Costly: true,
@@ -191,11 +195,11 @@ func Scenarios() []Scenario {
 		},
 		{
 			Name: "S6-100", About: "100 circuits of clients that stop reading after 5 s, and one that does not.",
-			last: sec(20), from: sec(10), measures: snipers, make: func(b *builder) { b.relays(1, 1, narrow, mbit(gbit)); b.snipers(10, 10) },
+			last: sec(40), from: sec(28), measures: snipers, make: func(b *builder) { b.relays(1, 1, narrow, mbit(gbit)); b.snipers(10, 10) },
 		},
 		{
 			Name: "S6-2000", About: "2,000 such circuits, with a budget of 64 MiB where the rule knows one.", Costly: true,
-			last: sec(20), from: sec(10), measures: snipers, make: func(b *builder) { b.relays(1, 1, narrow, mbit(gbit)); b.snipers(20, 100) },
+			last: sec(40), from: sec(28), measures: snipers, make: func(b *builder) { b.relays(1, 1, narrow, mbit(gbit)); b.snipers(20, 100) },
 		},
 		{
 			Name: "S7", About: "One download; the middle relay sends 100 Mbit/s, after 8 s 10, after 18 s 100 again.",
@@ -282,11 +286,12 @@ func (b *builder) uneven() {
 	}
 }
 
-// snipers are clients with so many circuits each, of whom all but one stop reading: their lines have 8 kbit/s after 5 s.
+// snipers are clients with so many circuits each, of whom all but one stop reading: their lines have 64 kbit/s after 5 s, which is
+// enough for their links not to count as dead.
 func (b *builder) snipers(count, circuits int) {
 	l := bulk()
 	l.Users = circuits
 	b.clients("sniper", count, mbit(gbit), l)
 	b.downloads(1)
-	b.fault(scenario.Fault{Kind: "rate", At: scenario.Duration(5 * time.Second), Nodes: []string{"sniper-*"}, Rate: mbit(0.008)})
+	b.fault(scenario.Fault{Kind: "rate", At: scenario.Duration(5 * time.Second), Nodes: []string{"sniper-*"}, Rate: mbit(0.064)})
 }

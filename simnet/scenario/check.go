@@ -156,6 +156,9 @@ func (s *Scenario) checkNetwork(p *problems) {
 			p.add(key, "is %d; want %d to %d: %s", v, info.Min, info.Max, info.Doc)
 		}
 	}
+	if n.Unsent != 0 && (n.Unsent < 4<<10 || n.Unsent > 16<<20) {
+		p.add("network.unsent", "is %v; want 4 KiB to 16 MiB", n.Unsent)
+	}
 	if n.Flow != "" {
 		p.oneOf("network.flow", n.Flow, simnet.FlowNames()...)
 	}
