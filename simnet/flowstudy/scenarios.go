@@ -202,6 +202,16 @@ func Scenarios() []Scenario {
 			last: sec(40), from: sec(28), measures: snipers, make: func(b *builder) { b.relays(1, 1, narrow, mbit(gbit)); b.snipers(20, 100) },
 		},
 		{
+			Name: "S6-2000-256", About: "The same with 256 MiB, the daemon's default.", Costly: true,
+			last: sec(40), from: sec(28), measures: snipers, make: func(b *builder) {
+				b.relays(1, 1, narrow, mbit(gbit))
+				b.snipers(20, 100)
+				for i := range b.s.Relays {
+					b.s.Relays[i].MemoryMiB = 256
+				}
+			},
+		},
+		{
 			Name: "S7", About: "One download; the middle relay sends 100 Mbit/s, after 8 s 10, after 18 s 100 again.",
 			last: sec(26), measures: changing, make: func(b *builder) {
 				b.relays(1, 1, narrow, mbit(gbit))
