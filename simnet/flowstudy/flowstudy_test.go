@@ -1,43 +1,115 @@
 package flowstudy
 
 import (
-	"os"
+	"bytes"
+	"math"
 	"strings"
 	"testing"
-	"time"
 )
 
-func TestTry(t *testing.T) {
-	for _, s := range Scenarios() {
-		if !strings.HasPrefix(s.Name, os.Getenv("SC")) {
-			continue
+// figures runs a scenario with seed 1 and returns its values by their names.
+func figures(t *testing.T, name, rule string) map[string]float64 {
+	t.Helper()
+	s, ok := Find(name)
+	if !ok {
+		t.Fatalf("no scenario %s", name)
+	}
+	r, err := Measure(s, rule, 1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := make(map[string]float64)
+	for _, v := range r.Values {
+		m[v.Name] = v.X
+	}
+	t.Logf("%s, %s: %v", name, rule, m)
+	return m
+}
+
+// One download fills a narrow path several times as fast as with Tor's Vegas, Tor's fixed window never fills it, and
+// nothing gives back what the design's first rule has taken.
+func TestCreditsFillAPathSooner(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("five simulations")
+	}
+	const took, rate, delay = "cold: 90 % after", "cold: rate of 2nd half", "cold: delay p50"
+	ours := figures(t, "S1-egress", "credits")
+	if ours[took] > 10*182 || ours[rate] < 90 || ours[delay] > 25 {
+		t.Errorf("90 %% after %.0f ms, then %.1f %%, delayed by %.0f ms", ours[took], ours[rate], ours[delay])
+	}
+	if x := figures(t, "S1-egress", "vegas"); ours[took] > x[took]/3 || ours[rate] < x[rate] {
+		t.Errorf("Vegas has 90 %% after %.0f ms, credits after %.0f", x[took], ours[took])
+	}
+	if x := figures(t, "S1-egress", "fixed"); !math.IsInf(x[took], 1) || ours[rate] < 3*x[rate] {
+		t.Errorf("a fixed window has %.1f %%, credits %.1f", x[rate], ours[rate])
+	}
+	if x := figures(t, "S1-egress", "doubling"); ours[delay] > x[delay]/3 {
+		t.Errorf("doubling delays by %.0f ms, credits by %.0f", x[delay], ours[delay])
+	}
+}
+
+// Ten downloads share a relay evenly, and wait there for a fraction of the time that they do with Tor's rules.
+func TestCreditsKeepQueuesShort(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("three simulations")
+	}
+	ours := figures(t, "S2-known", "credits")
+	if ours["Jain"] < 0.99 || ours["rate"] < 90 || ours["delay p50"] > 40 {
+		t.Errorf("%v", ours)
+	}
+	for _, rule := range []string{"fixed", "vegas"} {
+		if x := figures(t, "S2-known", rule); ours["delay p50"] > x["delay p50"]/3 || ours["delay p95"] > x["delay p95"]/2 || ours["middle holds"] > x["middle holds"]/3 {
+			t.Errorf("%s: %v\ncredits: %v", rule, x, ours)
 		}
-		for _, rule := range strings.Split(os.Getenv("RULES"), ",") {
-			began := time.Now()
-			if os.Getenv("DBG") != "" {
-				p, err := s.run(rule, 1, false, 0)
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, f := range p.flows("bulk", 0, time.Hour) {
-					t.Log(time.Duration(f.Opened)-loads, time.Duration(f.First)-loads, time.Duration(f.Last)-loads, time.Duration(f.Ended)-loads, f.Down, f.Err)
-				}
-				for _, x := range p.r.Network.Relays {
-					c := x.Node.Counters()
-					t.Log(x.Host.Name, c["budget_victims"], c["stuck"], c["dead_links"], c["refused"], c["hoarders"], c["relay_circuits"], c["legs"])
-				}
-				for i := 0; i < len(p.looks); i += 200 {
-					l := p.looks[i]
-					t.Log(i/100, l.got>>10, l.held, l.memory>>10)
-				}
-				continue
+	}
+}
+
+// Every scenario can be built, with and without its downloads.
+func TestScenariosAreWhole(t *testing.T) {
+	t.Parallel()
+	seen := make(map[string]bool)
+	for _, s := range Scenarios() {
+		for _, idle := range []bool{false, true} {
+			if _, err := s.build(idle, 0); err != nil {
+				t.Errorf("%s: %v", s.Name, err)
 			}
-			r, err := Measure(s, rule, 1, 0)
-			if err != nil {
-				t.Error(err)
-				continue
-			}
-			t.Logf("%s %s %.1f %v", s.Name, rule, time.Since(began).Seconds(), r.Values)
+		}
+		if seen[s.Name] || s.About == "" || s.from >= s.until || s.measures == nil || s.line == 0 {
+			t.Errorf("%s: %+v", s.Name, s)
+		}
+		seen[s.Name] = true
+	}
+}
+
+// What is written can be read, and tables have the medians of what was written.
+func TestResultsAreKept(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	if err := WriteHeader(&b); err != nil {
+		t.Fatal(err)
+	}
+	for seed, x := range []float64{3, 1, math.Inf(1), 2, math.NaN()} {
+		r := Result{Scenario: "S2", Rule: "credits", Seed: uint64(seed), Values: []Value{{"rate", "%", x}, {"Jain", "", 1}}}
+		if err := r.Write(&b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text := b.String()
+	list, err := Read(strings.NewReader(text))
+	if err != nil || len(list) != 5 || len(list[1].Values) != 2 || list[1].Values[0] != (Value{"rate", "%", 1}) {
+		t.Fatal(list, err)
+	}
+	table := Table(list, []string{"credits", "vegas"})
+	for _, want := range []string{"| | credits |\n", "| rate, % | 2.5 (1.3–never) |", "| Jain | 1.000 |", "(5 seeds)"} {
+		if !strings.Contains(table, want) {
+			t.Errorf("no %q in\n%s", want, table)
+		}
+	}
+	for _, bad := range []string{"x\n", "a,b,c,d,e,f,g\n", text + "S2,credits,one,rate,%,1,\n", text + "S2,credits,1,rate,%,much,\n"} {
+		if _, err := Read(strings.NewReader(bad)); err == nil {
+			t.Errorf("%q was read", bad)
 		}
 	}
 }

@@ -205,8 +205,11 @@ func quantile(list []float64, q float64) float64 {
 	s := slices.Sorted(slices.Values(list))
 	at := q * float64(len(s)-1)
 	i := int(at)
-	if i+1 == len(s) || math.IsInf(s[i+1], 0) {
+	switch {
+	case i+1 == len(s):
 		return s[i]
+	case math.IsInf(s[i+1], 0): // nothing is between: the nearer one
+		return s[int(at+0.5)]
 	}
 	return s[i] + (at-float64(i))*(s[i+1]-s[i])
 }
