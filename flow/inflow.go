@@ -23,7 +23,7 @@ type inflow struct {
 	sent   env.Mono // when the WINDOW went whose effect is awaited; 0: none is
 	before int      // bytes that may come before the first that it allowed
 
-	rule StreamRule // in place of this one; nil but in simulations
+	rule *otherStream // in place of this one; nil but in simulations
 }
 
 // Times of the rule, in round trips for a whole window.

@@ -45,9 +45,9 @@ type Leg struct {
 	head   *queued // CREATE or CREATED to be written
 
 	in    grant
-	rule  HopRule // in place of this package's for windows; nil but in simulations
-	early uint8   // RELAY_EARLY cells that came
-	late  bool    // a RELAY cell has come: no RELAY_EARLY any more
+	rule  *otherHop // in place of this package's for windows; nil but in simulations
+	early uint8     // RELAY_EARLY cells that came
+	late  bool      // a RELAY cell has come: no RELAY_EARLY any more
 
 	queue    queue    // cells of the other leg
 	credit   int      // cells that may be sent

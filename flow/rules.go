@@ -64,20 +64,26 @@ func (ls *Links) follow(r *Rules) {
 	ls.leastBatch = r.HopBatch
 }
 
+// otherHop and otherStream are the rules that legs and streams have, in one word of their memory.
+type (
+	otherHop    struct{ HopRule }
+	otherStream struct{ StreamRule }
+)
+
 // hopRule is the rule of a new leg; nil is this package's.
-func (b *Budget) hopRule() HopRule {
+func (b *Budget) hopRule() *otherHop {
 	if b.rules == nil || b.rules.Hop == nil {
 		return nil
 	}
-	return b.rules.Hop()
+	return &otherHop{b.rules.Hop()}
 }
 
 // streamRule is the rule of a new stream; nil is this package's.
-func (b *Budget) streamRule() StreamRule {
+func (b *Budget) streamRule() *otherStream {
 	if b.rules == nil || b.rules.Stream == nil {
 		return nil
 	}
-	return b.rules.Stream()
+	return &otherStream{b.rules.Stream()}
 }
 
 // obey is arrived under another rule.
