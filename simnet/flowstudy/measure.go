@@ -172,7 +172,7 @@ func snipers(p, _ *probe) []Value {
 
 // changing is of a rate that falls to a tenth, and rises again.
 func changing(p, _ *probe) []Value {
-	const drop, rise, quiet = 8 * time.Second, 18 * time.Second, 100.0
+	const drop, rise = 8 * time.Second, 18 * time.Second
 	ms, where := p.delays(drop, rise)
 	peak, end := 0.0, []float64(nil)
 	for i, d := range ms {
@@ -181,22 +181,23 @@ func changing(p, _ *probe) []Value {
 			end = append(end, d)
 		}
 	}
-	settled := func(most float64) time.Duration {
-		last := time.Duration(0)
+	// calm is when a second begins in which no delay is longer than so many ms.
+	calm := func(most float64) time.Duration {
+		from := drop
 		for i, d := range ms {
+			if where[i]-from >= time.Second {
+				return from - drop
+			}
 			if d > most {
-				last = where[i] + step - drop
+				from = where[i] + step
 			}
 		}
-		if last > rise-drop-time.Second {
-			return never
-		}
-		return last
+		return never
 	}
 	all := func(l look) int64 { return l.got }
 	return []Value{
-		{"peak delay", "ms", peak}, {"below 100 ms for good after", "ms", millis(settled(quiet))},
-		{"delay at 10 Mbit/s p50", "ms", quantile(end, 0.5)}, {"at most 50 ms above that after", "ms", millis(settled(quantile(end, 0.5) + 50))},
+		{"peak delay", "ms", peak}, {"a second below 100 ms begins after", "ms", millis(calm(100))}, {"below 200 ms", "ms", millis(calm(200))},
+		{"delay at 10 Mbit/s p50", "ms", quantile(end, 0.5)}, {"p95", "ms", quantile(end, 0.95)},
 		{"rate at 10 Mbit/s", "%", 10 * p.rate(drop+4*time.Second, rise)}, {"90 % of 100 Mbit/s again after", "ms", millis(p.filled(all, rise, 90))},
 	}
 }
