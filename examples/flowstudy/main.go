@@ -4,11 +4,12 @@
 // tables in Markdown. What has been run is kept in a file, from which it goes on when it is started again; name another
 // file for another version of the code:
 //
-//	go run ./flowstudy -seeds 20 -data /tmp/study.csv > /tmp/study.md
+//	go run ./flowstudy -seeds 20 -data /tmp/study.csv -summary ../docs/flow.csv -plot ../docs/flow.svg > /tmp/study.md
 //	go run ./flowstudy -scenarios S1,S7 -rules credits,vegas -seeds 3
 package main
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
@@ -39,6 +40,8 @@ func main() {
 	rules := flag.String("rules", strings.Join(simnet.FlowNames(), ","), "rules, separated by commas")
 	unsent := flag.Int("unsent", 0, "bytes of a link that a kernel takes ahead of TCP; 0 is what the daemon sets, 131072")
 	data := flag.String("data", "", "CSV that results are added to; what is in it is not run again")
+	summary := flag.String("summary", "", "CSV to write medians to")
+	picture := flag.String("plot", "", "SVG to write, of rate and delay")
 	limit := flag.Duration("for", 0, "begin no run after so long; 0 is no limit")
 	workers := flag.Int("workers", runtime.GOMAXPROCS(0), "runs at a time; each takes up to 1 GiB of memory")
 	flag.Parse()
@@ -63,10 +66,31 @@ func main() {
 	}
 	results = append(results, more...)
 	slices.SortStableFunc(results, func(a, b *flowstudy.Result) int { return int(a.Seed) - int(b.Seed) })
-	fmt.Print(flowstudy.Table(results, names))
+	results = slices.DeleteFunc(results, func(r *flowstudy.Result) bool { return !slices.Contains(names, r.Rule) })
+	fmt.Print(flowstudy.Table(results, names), "**What was wanted** (in brackets: with how many seeds it holds)\n\n", flowstudy.Wanted(results, names))
+	if err := keep(results, names, *summary, *picture); err != nil {
+		log.Fatal(err)
+	}
 	if left := len(jobs) - len(more); left > 0 {
 		log.Fatalf("%d runs are left: start it again to go on", left)
 	}
+}
+
+// keep writes medians and a plot, each if it has a name.
+func keep(results []*flowstudy.Result, rules []string, summary, picture string) error {
+	if summary != "" {
+		var b bytes.Buffer
+		if err := flowstudy.Summary(&b, results); err != nil {
+			return err
+		}
+		if err := os.WriteFile(summary, b.Bytes(), 0o666); err != nil {
+			return err
+		}
+	}
+	if picture != "" {
+		return drawPlot(results, rules, picture)
+	}
+	return nil
 }
 
 // load reads what was run before.

@@ -3,6 +3,7 @@ package flowstudy
 import (
 	"bytes"
 	"math"
+	"os"
 	"strings"
 	"testing"
 )
@@ -26,23 +27,23 @@ func figures(t *testing.T, name, rule string) map[string]float64 {
 	return m
 }
 
-// One download fills a narrow path several times as fast as with Tor's Vegas, Tor's fixed window never fills it, and
-// nothing gives back what the design's first rule has taken.
+// One download fills a narrow path that a fixed window never fills, and does not wait long there. Vegas takes several
+// times as long, and nothing gives back what the design's first rule has taken: these take minutes on a busy machine.
 func TestCreditsFillAPathSooner(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("five simulations")
-	}
 	const took, rate, delay = "cold: 90 % after", "cold: rate of 2nd half", "cold: delay p50"
 	ours := figures(t, "S1-egress", "credits")
-	if ours[took] > 10*182 || ours[rate] < 90 || ours[delay] > 25 {
+	if ours[took] > 12*trip || ours[rate] < 90 || ours[delay] > 30 {
 		t.Errorf("90 %% after %.0f ms, then %.1f %%, delayed by %.0f ms", ours[took], ours[rate], ours[delay])
-	}
-	if x := figures(t, "S1-egress", "vegas"); ours[took] > x[took]/3 || ours[rate] < x[rate] {
-		t.Errorf("Vegas has 90 %% after %.0f ms, credits after %.0f", x[took], ours[took])
 	}
 	if x := figures(t, "S1-egress", "fixed"); !math.IsInf(x[took], 1) || ours[rate] < 3*x[rate] {
 		t.Errorf("a fixed window has %.1f %%, credits %.1f", x[rate], ours[rate])
+	}
+	if os.Getenv("CEPA_LONG") == "" {
+		return
+	}
+	if x := figures(t, "S1-egress", "vegas"); ours[took] > x[took]/3 || ours[rate] < x[rate] {
+		t.Errorf("Vegas has 90 %% after %.0f ms, credits after %.0f", x[took], ours[took])
 	}
 	if x := figures(t, "S1-egress", "doubling"); ours[delay] > x[delay]/3 {
 		t.Errorf("doubling delays by %.0f ms, credits by %.0f", x[delay], ours[delay])
@@ -52,17 +53,48 @@ func TestCreditsFillAPathSooner(t *testing.T) {
 // Ten downloads share a relay evenly, and wait there for a fraction of the time that they do with Tor's rules.
 func TestCreditsKeepQueuesShort(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("three simulations")
-	}
 	ours := figures(t, "S2-known", "credits")
 	if ours["Jain"] < 0.99 || ours["rate"] < 90 || ours["delay p50"] > 40 {
 		t.Errorf("%v", ours)
 	}
-	for _, rule := range []string{"fixed", "vegas"} {
+	rules := []string{"fixed"}
+	if os.Getenv("CEPA_LONG") != "" {
+		rules = append(rules, "vegas")
+	}
+	for _, rule := range rules {
 		if x := figures(t, "S2-known", rule); ours["delay p50"] > x["delay p50"]/3 || ours["delay p95"] > x["delay p95"]/2 || ours["middle holds"] > x["middle holds"]/3 {
 			t.Errorf("%s: %v\ncredits: %v", rule, x, ours)
 		}
+	}
+}
+
+// What is wanted is asked of values that there are.
+func TestWantedIsMeasured(t *testing.T) {
+	t.Parallel()
+	names := make(map[string]map[string]float64)
+	for _, w := range wanted {
+		if _, ok := Find(w.scenario); !ok {
+			t.Errorf("no scenario %s", w.scenario)
+		}
+		if w.scenario == "S1-egress" || w.scenario == "S2-known" {
+			if names[w.scenario] == nil {
+				names[w.scenario] = figures(t, w.scenario, "credits")
+			}
+			if _, ok := names[w.scenario][w.value]; !ok {
+				t.Errorf("%s has no %q", w.scenario, w.value)
+			}
+		}
+	}
+	if !(want{least: 2}).holds(2) || (want{least: 2}).holds(1) || !(want{most: 2}).holds(2) || (want{most: 2}).holds(math.Inf(1)) || (want{most: 2}).holds(math.NaN()) {
+		t.Error("a bound is not kept")
+	}
+	list := []*Result{
+		{Scenario: "S2", Rule: "credits", Seed: 1, Values: []Value{{"Jain", "", 1}}},
+		{Scenario: "S2", Rule: "credits", Seed: 2, Values: []Value{{"Jain", "", 0.5}}},
+		{Scenario: "S2", Rule: "credits", Seed: 3, Values: []Value{{"Jain", "", 0.96}}},
+	}
+	if text := Wanted(list, []string{"credits"}); !strings.Contains(text, "| S2: Jain | at least 0.950 | 0.960 (2 of 3) |\n") {
+		t.Errorf("%s", text)
 	}
 }
 
@@ -106,6 +138,13 @@ func TestResultsAreKept(t *testing.T) {
 		if !strings.Contains(table, want) {
 			t.Errorf("no %q in\n%s", want, table)
 		}
+	}
+	var sum strings.Builder
+	if err := Summary(&sum, list); err != nil {
+		t.Fatal(err)
+	}
+	if want := "scenario,rule,value,unit,seeds,p10,median,p90\nS2,credits,rate,%,5,1.3,2.5,+Inf\nS2,credits,Jain,,5,1,1,1\n"; sum.String() != want {
+		t.Errorf("%s", sum.String())
 	}
 	for _, bad := range []string{"x\n", "a,b,c,d,e,f,g\n", text + "S2,credits,one,rate,%,1,\n", text + "S2,credits,1,rate,%,much,\n"} {
 		if _, err := Read(strings.NewReader(bad)); err == nil {

@@ -41,10 +41,9 @@ func mbit(n float64) scenario.Rate { return scenario.Rate(n * 1e6 / 8) }
 
 // builder puts a scenario together.
 type builder struct {
-	s     *scenario.Scenario
-	sc    *Scenario
-	idle  bool
-	guard scenario.Relays
+	s    *scenario.Scenario
+	sc   *Scenario
+	idle bool
 }
 
 // build is the scenario as package scenario has it; idle is without downloads.

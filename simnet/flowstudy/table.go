@@ -64,6 +64,37 @@ func Read(from io.Reader) ([]*Result, error) {
 	return list, nil
 }
 
+// Summary writes a CSV with a line for each value of each scenario and rule: the median over seeds, and the 10th and 90th
+// percentile.
+func Summary(w io.Writer, results []*Result) error {
+	c := csv.NewWriter(w)
+	_ = c.Write([]string{"scenario", "rule", "value", "unit", "seeds", "p10", "median", "p90"}) // Flush has the error
+	number := func(x float64) string { return strconv.FormatFloat(x, 'g', 4, 64) }
+	for _, s := range Scenarios() {
+		done := make(map[string]bool)
+		for _, r := range results {
+			if r.Scenario != s.Name || done[r.Rule] {
+				continue
+			}
+			done[r.Rule] = true
+			seeds := 0
+			for _, o := range results {
+				if o.Scenario == s.Name && o.Rule == r.Rule {
+					seeds++
+				}
+			}
+			for _, v := range r.Values {
+				xs, _ := valuesOf(results, s.Name, r.Rule, v.Name)
+				_ = c.Write([]string{
+					s.Name, r.Rule, v.Name, v.Unit, strconv.Itoa(seeds), number(quantile(xs, 0.1)), number(quantile(xs, 0.5)), number(quantile(xs, 0.9)),
+				})
+			}
+		}
+	}
+	c.Flush()
+	return c.Error()
+}
+
 // Table is what results say in Markdown: for each scenario a table of medians over seeds, and from what to what eight of
 // ten seeds reach.
 func Table(results []*Result, rules []string) string {
