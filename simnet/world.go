@@ -43,6 +43,8 @@ type Config struct {
 	// Unsent is how many bytes of a link the kernel of a node takes ahead of what TCP may send; 0 is what the daemon sets,
 	// 128 KiB. For the question what less would do.
 	Unsent int
+	// UnsentByRate says that it is less on a slow link: 10 ms of its rate, or what it sends in 2 ms if that is 16 KiB or more.
+	UnsentByRate bool
 	// Workers are the goroutines beside the caller's that make what nodes offload; 0 is one for each processor but one,
 	// and less is none. A run does not depend on them.
 	Workers int
