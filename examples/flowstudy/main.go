@@ -50,7 +50,7 @@ func main() {
 	})
 	data := flag.String("data", "", "CSV that results are added to; what is in it is not run again")
 	summary := flag.String("summary", "", "CSV to write medians to")
-	picture := flag.String("plot", "", "SVG to write, of rate and delay")
+	picture := flag.String("plot", "", "SVG to write, of delays")
 	limit := flag.Duration("for", 0, "begin no run after so long; 0 is no limit")
 	workers := flag.Int("workers", runtime.GOMAXPROCS(0), "runs at a time; each takes up to 1 GiB of memory")
 	flag.Parse()

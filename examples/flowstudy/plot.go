@@ -1,8 +1,8 @@
 package main
 
 import (
+	"fmt"
 	"image/color"
-	"math"
 	"os"
 	"slices"
 	"strings"
@@ -29,17 +29,33 @@ var marks = []struct {
 	{color.NRGBA{0xa6, 0x76, 0x1d, 255}, draw.RingGlyph{}},
 }
 
-// drawPlot sets the rate of each scenario and rule beside its delay, both the medians over seeds.
+// drawPlot has a line for each scenario that has a delay, with the median over seeds of each rule on it.
 func drawPlot(results []*flowstudy.Result, rules []string, path string) error {
 	p := plot.New()
 	p.BackgroundColor = color.White
-	p.X.Label.Text, p.Y.Label.Text = "rate, % of the bottleneck", "delay in queues, ms, median"
-	p.X.Max = 100
-	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: 0}
-	p.Legend.Left, p.Legend.Top = true, true
+	p.X.Label.Text, p.X.Min = "delay in queues, median, ms", 3
+	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.ConstantTicks([]plot.Tick{{Value: 3}, {Value: 10, Label: "10"}, {Value: 30}, {Value: 100, Label: "100"}, {Value: 300}, {Value: 1000, Label: "1000"}, {Value: 3000}, {Value: 10000, Label: "10000"}})
+	p.Legend.Top, p.Legend.TextStyle.Font.Size = true, 9
 	p.Add(plotter.NewGrid())
+	var names []string
+	for _, s := range flowstudy.Scenarios() {
+		if slices.ContainsFunc(rules, func(rule string) bool { return delay(results, s.Name, rule) > 0 }) {
+			names = append(names, s.Name)
+		}
+	}
+	slices.Reverse(names) // the first is on top
+	if len(names) == 0 {
+		return fmt.Errorf("plotting %s: no scenario has a delay", path)
+	}
+	p.NominalY(names...)
+	p.Y.Min, p.Y.Max = -0.5, float64(len(names))+0.5
 	for i, rule := range rules {
-		points := medians(results, rule)
+		var points plotter.XYs
+		for y, name := range names {
+			if x := delay(results, name, rule); x > 0 {
+				points = append(points, plotter.XY{X: x, Y: float64(y)})
+			}
+		}
 		if len(points) == 0 {
 			continue
 		}
@@ -52,8 +68,8 @@ func drawPlot(results []*flowstudy.Result, rules []string, path string) error {
 		p.Add(s)
 		p.Legend.Add(rule, s)
 	}
-	canvas := vgsvg.New(vg.Points(520), vg.Points(360))
-	p.Draw(draw.New(canvas))
+	canvas := vgsvg.New(vg.Points(560), vg.Points(float64(60+18*len(names))))
+	p.Draw(draw.Crop(draw.New(canvas), vg.Points(10), -vg.Points(4), 0, 0))
 	f, err := os.Create(path)
 	if err != nil {
 		return err
@@ -65,32 +81,23 @@ func drawPlot(results []*flowstudy.Result, rules []string, path string) error {
 	return f.Close()
 }
 
-// medians are the points of a rule, one a scenario that has a rate and a delay.
-func medians(results []*flowstudy.Result, rule string) (points plotter.XYs) {
-	for _, s := range flowstudy.Scenarios() {
-		var rates, delays []float64
-		for _, r := range results {
-			if r.Scenario != s.Name || r.Rule != rule {
-				continue
-			}
-			for _, v := range r.Values {
-				switch strings.TrimPrefix(v.Name, "cold: ") {
-				case "rate", "rate of 2nd half", "downloads":
-					rates = append(rates, v.X)
-				case "delay p50":
-					delays = append(delays, v.X)
-				}
-			}
-		}
-		if len(rates) == 0 || len(delays) == 0 {
+// delay is the median over seeds of a scenario's delay under a rule; 0 if there is none.
+func delay(results []*flowstudy.Result, scenario, rule string) float64 {
+	var list []float64
+	for _, r := range results {
+		if r.Scenario != scenario || r.Rule != rule {
 			continue
 		}
-		slices.Sort(rates)
-		slices.Sort(delays)
-		x, y := rates[len(rates)/2], delays[len(delays)/2]
-		if !math.IsNaN(x) && !math.IsNaN(y) && y > 0 {
-			points = append(points, plotter.XY{X: x, Y: y})
+		for _, v := range r.Values {
+			if strings.HasSuffix(v.Name, "delay p50") || strings.HasPrefix(v.Name, "delay at") {
+				list = append(list, v.X)
+				break
+			}
 		}
 	}
-	return points
+	if len(list) == 0 {
+		return 0
+	}
+	slices.Sort(list)
+	return list[len(list)/2]
 }
