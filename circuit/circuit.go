@@ -228,11 +228,12 @@ func (c *circuit) becomeKeying(reply []byte) {
 
 func (c *circuit) becomeOpen(allowed flow.Windows) {
 	c.become(stateOpen)
-	c.most = flow.MaxStreamsFor(flow.ClientWindows, allowed)
+	granted := c.cfg.budget.ClientWindows()
+	c.most = flow.MaxStreamsFor(granted, allowed)
 	c.mux = flow.NewMux(flow.MuxConfig{
 		Env:        c.cfg.env,
 		Initiator:  true,
-		Granted:    flow.ClientWindows,
+		Granted:    granted,
 		Allowed:    allowed,
 		MaxStreams: c.most,
 		Wake:       c.leg.Wake,

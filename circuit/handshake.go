@@ -29,6 +29,7 @@ type offer struct {
 	client  onion.Handshake
 	message []byte
 	layer   onion.ClientLayer
+	granted flow.Windows
 	allowed flow.Windows
 	err     error
 }
@@ -36,7 +37,7 @@ type offer struct {
 // newOffer reads the randomness for a handshake with h on the loop, so that the order in which
 // a pool works cannot be seen.
 func newOffer(w *wiring, h hop) *offer {
-	o := &offer{crypto: w.crypto, identity: h.identity, onionKey: h.onionKey, network: w.network}
+	o := &offer{crypto: w.crypto, identity: h.identity, onionKey: h.onionKey, network: w.network, granted: w.budget.ClientWindows()}
 	if o.crypto == nil {
 		o.crypto = onion.Real{}
 	}
@@ -48,7 +49,7 @@ func newOffer(w *wiring, h hop) *offer {
 func (o *offer) start(pool env.Pool, done func(message []byte, err error)) {
 	pool.Offload(func() {
 		request, err := ntor.AppendExtensions(nil, []ntor.Extension{
-			{Type: flow.ExtensionWindows, Data: flow.EncodeWindows(flow.ClientWindows)},
+			{Type: flow.ExtensionWindows, Data: flow.EncodeWindows(o.granted)},
 		})
 		if err == nil {
 			o.client, o.message, err = o.crypto.Begin(bytes.NewReader(o.seed[:]), o.identity, o.onionKey, o.network, request)

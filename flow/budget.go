@@ -28,6 +28,7 @@ type Budget struct {
 	freeChunks  int
 	messages    []cell.Message // scratch of OnPayload
 	defect      Defect
+	rules       *Rules // nil but in simulations
 }
 
 // holder is a part of the node that holds bytes of the budget.

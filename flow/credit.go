@@ -102,6 +102,9 @@ func (l *Link) writeCredit(c []byte) bool {
 		g := l.due.first.of
 		g.inDue.remove()
 		if add := min(g.in.due(g.window()), maxCredit-g.in.outstanding()); add > 0 {
+			if g.rule != nil {
+				g.rule.Granted(ls.clock.Now(), g.in.granted)
+			}
 			g.in.granted += add
 			pairs = append(pairs, cell.CreditPair{Circuit: g.id, Add: uint16(add)})
 		}

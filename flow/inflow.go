@@ -22,6 +22,8 @@ type inflow struct {
 	began  env.Mono // when the round began
 	sent   env.Mono // when the WINDOW went whose effect is awaited; 0: none is
 	before int      // bytes that may come before the first that it allowed
+
+	rule *otherStream // in place of this one; nil but in simulations
 }
 
 // Times of the rule, in round trips for a whole window.
@@ -37,6 +39,14 @@ const (
 // an attack.
 func worthSaying(window int) int { return max(window/4, 1) }
 
+// worth is the same for a stream.
+func (v *inflow) worth() int {
+	if v.rule != nil {
+		return v.rule.Worth()
+	}
+	return worthSaying(v.size)
+}
+
 // arrived counts n bytes.
 func (s *Stream) arrived(n int) {
 	v := &s.win
@@ -44,6 +54,10 @@ func (s *Stream) arrived(n int) {
 		v.began = s.m.cfg.Env.Clock.Now()
 	}
 	v.granted -= n
+	if v.rule != nil {
+		v.rule.Arrived(s.m.cfg.Env.Clock.Now(), n)
+		return
+	}
 	if v.sent == 0 {
 		return
 	}
@@ -62,7 +76,9 @@ func (s *Stream) nextWindow() int {
 	v, m := &s.win, s.m
 	now := m.cfg.Env.Clock.Now()
 	size := v.size
-	if v.used += v.unsaid; v.used >= v.size { // of less than a whole window, bursts would tell
+	if v.rule != nil {
+		size = v.rule.Next(now, v.granted)
+	} else if v.used += v.unsaid; v.used >= v.size { // of less than a whole window, bursts would tell
 		switch took := now.Sub(v.began); {
 		case m.rtt == 0:
 		case took < fastWindow*m.rtt:

@@ -45,8 +45,9 @@ type Leg struct {
 	head   *queued // CREATE or CREATED to be written
 
 	in    grant
-	early uint8 // RELAY_EARLY cells that came
-	late  bool  // a RELAY cell has come: no RELAY_EARLY any more
+	rule  *otherHop // in place of this package's for windows; nil but in simulations
+	early uint8     // RELAY_EARLY cells that came
+	late  bool      // a RELAY cell has come: no RELAY_EARLY any more
 
 	queue    queue    // cells of the other leg
 	credit   int      // cells that may be sent
@@ -68,7 +69,7 @@ type Leg struct {
 }
 
 func newLeg(l *Link, id cell.CircuitID, opened bool) *Leg {
-	g := &Leg{link: l, id: id, opened: opened, quantum: sparseQuantum, lastSent: l.links.clock.Now()}
+	g := &Leg{link: l, id: id, opened: opened, quantum: sparseQuantum, lastSent: l.links.clock.Now(), rule: l.links.budget.hopRule()}
 	g.inLink.of, g.inHead.of, g.inDue.of, g.inReturn.of, g.inPartial.of, g.inTurn.of = g, g, g, g, g, g
 	if opened {
 		g.state = legOpening

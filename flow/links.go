@@ -98,7 +98,7 @@ type Links struct {
 
 	windows    int // cells of all windows, promised to neighbours
 	doubts     bucket
-	leastBatch int // for the test that the rule of batch is needed
+	leastBatch int // for the test that the rule of batch is needed, and for Rules
 }
 
 // ask is one call of To.
@@ -149,6 +149,7 @@ func NewLinks(cfg Config) *Links {
 		guests: share{kind: guestShare}, all: share{kind: allShare},
 		pairs: make([]cell.CreditPair, 0, cell.MaxCreditPairs),
 	}
+	ls.follow(cfg.Budget.rules)
 	ls.uplink = newUplink(cfg.Uplink, cfg.UplinkBurst)
 	ls.budget.reserve = cfg.Limits.Reserve * cell.Size
 	ls.budget.kick = ls.poke

@@ -72,7 +72,7 @@ func (m *Mux) newStream(id cell.StreamID, kind cell.MessageCommand) *Stream {
 	s := &Stream{
 		m: m, id: id, kind: kind,
 		window: int(m.cfg.Allowed.Stream),
-		win:    inflow{size: int(m.cfg.Granted.Stream), granted: int(m.cfg.Granted.Stream)},
+		win:    inflow{size: int(m.cfg.Granted.Stream), granted: int(m.cfg.Granted.Stream), rule: m.budget.streamRule()},
 	}
 	s.inAll.of, s.inControl.of, s.inReady.of, s.inTold.of = s, s, s, s
 	m.streams[id] = s
@@ -328,7 +328,7 @@ func (s *Stream) deliver(p []byte) {
 }
 
 func (s *Stream) windowDue() bool {
-	return s.win.unsaid >= worthSaying(s.win.size) && !s.gotEOF && !s.gotLast && !s.ending
+	return s.win.unsaid >= s.win.worth() && !s.gotEOF && !s.gotLast && !s.ending
 }
 
 // linger keeps a Conn of a closed Mux until it has written what it has.

@@ -69,6 +69,10 @@ func (v *grant) waiting() int { return v.received - v.freed }
 
 // arrived is told of a cell before it is counted.
 func (g *Leg) arrived(dry bool) {
+	if g.rule != nil {
+		g.obey()
+		return
+	}
 	v := &g.in
 	now, q := g.link.lastIn, v.waiting()
 	if q == 0 && now.Sub(g.lastIn) > idleRound {

@@ -36,7 +36,9 @@ type ClientConfig struct {
 	// OnStream hears of each step of each request of an application, see circuit.Config.
 	OnStream func(circuit.StreamInfo)
 	// Crypto replaces the cryptography of circuits, in a simulation; nil in the daemon.
-	Crypto     onion.Suite
+	Crypto onion.Suite
+	// Flow replaces the rules for windows, in a simulation; nil in the daemon.
+	Flow       *flow.Rules
 	Undefended directory.Undefended // zero but in the attack suite
 	Defect     Defect               // zero but in tests of checkers
 }
@@ -66,6 +68,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	cfg.Network = directory.NewestNetwork(cfg.Env.Store, cfg.Env.Log, cfg.Network)
 	c := &Client{cfg: cfg, env: cfg.Env, budget: flow.NewBudget(cfg.MemoryBytes)}
 	c.budget.Seed(cfg.Defect)
+	c.budget.Follow(cfg.Flow)
 	c.links = newLinks(cfg.Env, cfg.Network, c.budget, &c.stats, c, nil, 0, 0, 0)
 	c.fetch = circuit.NewDirectory(circuit.DirectoryConfig{
 		Env: cfg.Env, Links: c.links, NetworkID: cfg.Network.ID, Budget: c.budget, FlowStats: &c.stats, Crypto: cfg.Crypto,

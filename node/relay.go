@@ -52,6 +52,8 @@ type RelayConfig struct {
 	Defect     Defect               // zero but in tests of checkers
 	// Crypto replaces the cryptography of circuits, in a simulation; nil in the daemon.
 	Crypto onion.Suite
+	// Flow replaces the rules for windows, in a simulation; nil in the daemon.
+	Flow *flow.Rules
 }
 
 // Gossip is the carrier of rumours, by memberlist in the daemon.
@@ -100,6 +102,7 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 	cfg.Network = directory.NewestNetwork(cfg.Env.Store, cfg.Env.Log, cfg.Network)
 	r := &Relay{cfg: cfg, env: cfg.Env, budget: flow.NewBudget(cfg.MemoryBytes)}
 	r.budget.Seed(cfg.Defect)
+	r.budget.Follow(cfg.Flow)
 	r.links = newLinks(cfg.Env, cfg.Network, r.budget, &r.stats, r, r.vouchedFor, cfg.MaxLinks, cfg.Uplink, cfg.UplinkBurst)
 	r.fetch = circuit.NewDirectory(circuit.DirectoryConfig{
 		Env: cfg.Env, Links: r.links, NetworkID: cfg.Network.ID, Budget: r.budget, FlowStats: &r.stats, Crypto: r.cfg.Crypto,

@@ -24,3 +24,9 @@ func (r *Relay) DirectoryCircuits() []circuit.Info { return r.fetch.Describe() }
 
 // Links describes at most so many open links, the oldest first.
 func (r *Relay) Links(most int) []flow.LinkInfo { return r.links.Describe(most) }
+
+// Flow are the counters of links, circuits and streams, which Counters has too, with more work.
+func (r *Relay) Flow() flow.Stats { return r.stats }
+
+// Held is how much of the relay's budget for queues and buffers is in use, in bytes.
+func (r *Relay) Held() int { return r.budget.Used() }

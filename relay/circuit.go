@@ -60,6 +60,7 @@ const maxClientStreams = 8
 
 func (c *circuit) becomeOpen(crypto onion.RelayLayer, allowed flow.Windows) {
 	c.crypto = crypto
+	granted := c.relay.cfg.Budget.ExitWindows()
 	streams := flow.MaxStreamsFor(granted, allowed)
 	if c.prev.Link().Peer().Client() {
 		streams = min(streams, maxClientStreams) // of directory requests, since nothing else is served there

@@ -84,10 +84,10 @@ func TestExtensionTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := negotiate(append(cm, cm...)); err == nil {
+	if _, _, err := negotiate(append(cm, cm...), flow.ExitWindows); err == nil {
 		t.Error("the windows were taken twice")
 	}
-	if _, _, err := negotiate(cm[:len(cm)-1]); err == nil {
+	if _, _, err := negotiate(cm[:len(cm)-1], flow.ExitWindows); err == nil {
 		t.Error("truncated extensions were taken")
 	}
 }

@@ -299,6 +299,7 @@ func (r *Relay) handshake(c *circuit) {
 		reply   []byte
 		err     error
 		allowed flow.Windows
+		granted = r.cfg.Budget.ExitWindows()
 		message = c.message
 		accepts = r.cfg.OnionKeys()
 		suite   = r.cfg.Crypto
@@ -311,7 +312,7 @@ func (r *Relay) handshake(c *circuit) {
 		accept := func(cm []byte) ([]byte, error) {
 			var sm []byte
 			var err error
-			allowed, sm, err = negotiate(cm)
+			allowed, sm, err = negotiate(cm, granted)
 			return sm, err
 		}
 		keys, reply, err = suite.Answer(bytes.NewReader(seed[:]), id, accepts, network, message, accept)
@@ -325,12 +326,9 @@ func (r *Relay) handshake(c *circuit) {
 	})
 }
 
-// granted are the windows that an exit gives a client for the upload direction.
-var granted = flow.ExitWindows
-
-// negotiate reads the client's extensions and answers them. Extensions that are unknown are
+// negotiate reads the client's extensions and answers them with the windows of the upload direction. Extensions that are unknown are
 // refused: a relay never answers with less than was asked.
-func negotiate(cm []byte) (allowed flow.Windows, sm []byte, err error) {
+func negotiate(cm []byte, granted flow.Windows) (allowed flow.Windows, sm []byte, err error) {
 	list, err := ntor.ParseExtensions(cm)
 	if err != nil {
 		return allowed, nil, errRefused{cell.ReasonProtocol}

@@ -29,7 +29,7 @@ var (
 	actors = []string{"flow", "relay", "circuit", "directory", "measure", "node"}
 	values = []string{"cell", "cert", "ipaddr", "limit", "nearest", "onion", "onion/cgo", "onion/ntor", "onion/standin", "env"}
 	// worlds implement env without touching this one.
-	worlds = []string{"simnet", "simnet/calibration", "simnet/scenario", "simnet/fuzz"}
+	worlds = []string{"simnet", "simnet/baseline", "simnet/calibration", "simnet/flowstudy", "simnet/scenario", "simnet/fuzz"}
 )
 
 // forbiddenImports would let an actor see time, randomness, threads or the machine.
@@ -93,7 +93,9 @@ var imports = map[string][]string{
 	"internal/confine":     {"internal/socksclient", "internal/tun"},
 	"internal/tun":         {},
 	// The simulator makes nodes as the daemon does, and has nothing of what is inside them.
-	"simnet":             {"cell", "cert", "circuit", "directory", "env", "node", "onion", "onion/standin", "simnet/parallel"},
+	"simnet":             {"cell", "cert", "circuit", "directory", "env", "flow", "node", "onion", "onion/standin", "simnet/baseline", "simnet/parallel"},
+	"simnet/baseline":    {"cell", "env", "flow"},
+	"simnet/flowstudy":   {"env", "simnet", "simnet/scenario"},
 	"simnet/fuzz":        {"simnet", "simnet/scenario"},
 	"simnet/calibration": {"nearest", "simnet"},
 	"control":            {"control/dashboard"},

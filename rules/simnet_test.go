@@ -43,6 +43,7 @@ var simulatorCalls = []string{
 	"cell.ParseAddress",    // of a user's destination
 	"cert.MemoKey",
 	"simnet/parallel.New", "simnet/parallel.NewMemo",
+	"simnet/baseline.Known", "simnet/baseline.Names", "simnet/baseline.Rules", "simnet/baseline.Unbounded",
 }
 
 // actorConstructors make the parts of a node. Package node puts them together, for the daemon and for the simulator.
@@ -92,6 +93,9 @@ func TestDaemonAndSimulatorMakeNodesAlike(t *testing.T) {
 		if selected["node.Crypto"] != (path == "simnet") && path != "node" {
 			t.Errorf("%s sets node.Crypto: %v; the cryptography of a daemon is not to be replaced", path, selected["node.Crypto"])
 		}
+		if selected["node.Flow"] != (path == "simnet") && path != "node" {
+			t.Errorf("%s sets node.Flow: %v; the windows of a daemon follow the protocol's rules", path, selected["node.Flow"])
+		}
 	}
 }
 
@@ -103,7 +107,7 @@ func TestStandInsAreForSimulationsOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, secret := range []string{"onion/standin", "simnet/parallel"} {
+	for _, secret := range []string{"onion/standin", "simnet/parallel", "simnet/baseline"} {
 		var by []string
 		for _, p := range packages { // order: sorted below
 			path, own := strings.CutPrefix(p.ImportPath, module+"/")

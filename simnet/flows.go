@@ -25,6 +25,8 @@ type FlowSpec struct {
 	Workload  string // a name for tables
 	// Patience is how long the application waits for progress before it gives up; 0 is for ever.
 	Patience time.Duration
+	// Read is how many bytes a second the application reads; 0 is all that comes, at once.
+	Read int64
 	// Optimistic applications send before they hear that they are connected. Over SOCKS none can.
 	Optimistic bool
 }
@@ -77,6 +79,8 @@ func (c *Client) Open(spec FlowSpec, done func(*Flow)) *Flow {
 	f.app = &app{w: w, f: f, client: c, done: done, paused: true}
 	f.app.producing.kind, f.app.producing.fire = KindNone, f.app.produce
 	w.on(&f.app.producing, c.Host)
+	f.app.reading.kind, f.app.reading.fire = KindNone, f.app.read
+	w.on(&f.app.reading, c.Host)
 	w.keep(f)
 	w.after(c.Host, 0, KindNone, func() { f.app.open(c) })
 	return f
@@ -107,8 +111,8 @@ func (w *World) keep(f *Flow) {
 	w.openFlows++
 }
 
-// app is the application's end of a stream: an env.Conn for the client, which reads at once what is
-// written to it.
+// app is the application's end of a stream: an env.Conn for the client, which reads what is written to it at once, or
+// as fast as it can.
 type app struct {
 	w         *World
 	f         *Flow
@@ -125,6 +129,8 @@ type app struct {
 	closed    bool // by the client
 	over      bool
 	patience  *event
+	unread    int64 // bytes that came and were not read, and
+	reading   event // some of them are
 }
 
 func (a *app) open(c *Client) {
@@ -186,6 +192,7 @@ func (a *app) finish(err error) {
 		w.queue.stop(a.patience)
 	}
 	w.queue.stop(&a.producing)
+	w.queue.stop(&a.reading)
 	failed := uint64(0)
 	if err != nil {
 		failed = 1
@@ -218,8 +225,29 @@ func (a *app) Write(p []byte) {
 	f.Last = w.now
 	f.Down += int64(len(p))
 	a.got += int64(len(p))
+	if f.Spec.Read > 0 {
+		a.unread += int64(len(p))
+		a.readSoon()
+	}
 	a.touch()
 	a.next()
+}
+
+// readPiece is how much a slow application reads at a time.
+const readPiece = 4 << 10
+
+func (a *app) readSoon() {
+	if n := min(a.unread, readPiece); n > 0 && !a.reading.pending() && !a.over {
+		a.w.queue.schedule(&a.reading, a.w.now.Add(time.Duration(mulDiv(n, int64(time.Second), a.f.Spec.Read))))
+	}
+}
+
+// read is when a slow application has read a piece.
+func (a *app) read() {
+	a.unread -= min(a.unread, readPiece)
+	a.readSoon()
+	a.touch()
+	a.handle.OnDrained()
 }
 
 // next begins the next exchange when one is complete.
@@ -243,7 +271,7 @@ func (a *app) next() {
 }
 
 // Queued implements env.Conn.
-func (a *app) Queued() int { return 0 }
+func (a *app) Queued() int { return int(a.unread) }
 
 // Pause implements env.Conn.
 func (a *app) Pause(paused bool) {

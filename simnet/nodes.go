@@ -138,8 +138,8 @@ func (r *Relay) Start() error {
 	r.gossip = newEpidemic(w, h, r.n.File, r.Keys.Identity())
 	r.Node, err = node.NewRelay(node.RelayConfig{
 		Env: h.env, Network: r.n.File, Keys: r.Keys, Addresses: []netip.AddrPort{netip.AddrPortFrom(h.Address, r.n.port)},
-		Policy: policy, MemoryBytes: r.spec.MemoryMiB << 20, Bandwidth: r.spec.Bandwidth, Uplink: r.spec.Uplink, Nickname: nickname(h.Name), Software: "simnet",
-		DirectoryOnly: r.spec.DirectoryOnly, Gossip: r.gossip, Crypto: w.suite, Defect: w.defect(h),
+		Policy: policy, MemoryBytes: w.memory(r.spec.MemoryMiB), Bandwidth: r.spec.Bandwidth, Uplink: r.spec.Uplink, Nickname: nickname(h.Name), Software: "simnet",
+		DirectoryOnly: r.spec.DirectoryOnly, Gossip: r.gossip, Crypto: w.suite, Flow: w.rules, Defect: w.defect(h),
 		OnConsensus: func(c *directory.Consensus) {
 			for _, x := range w.checkers {
 				x.OnConsensus(w, h, c)
@@ -278,7 +278,7 @@ func (c *Client) Start() (err error) {
 	e.Network = nil // a client has no way to the clear net
 	c.Ready, c.stopped, c.paths = 0, false, make(map[uint64][]cert.Identity)
 	c.Node, err = node.NewClient(node.ClientConfig{
-		Env: e, Network: c.n.File, MemoryBytes: c.spec.MemoryMiB << 20, Crypto: w.suite, Defect: w.defect(h),
+		Env: e, Network: c.n.File, MemoryBytes: w.memory(c.spec.MemoryMiB), Crypto: w.suite, Flow: w.rules, Defect: w.defect(h),
 		OnProgress: func(percent int, doing, waiting string) { c.Percent, c.Doing, c.Waiting = percent, doing, waiting },
 		OnReady:    c.becomeReady,
 		OnCircuit:  c.onCircuit,

@@ -34,6 +34,7 @@ type end struct {
 	// Sending.
 	queue    pieces // given to Write, not yet to the kernel
 	kernel   pieces // not yet sent
+	speed    speed  // from the one to the other
 	flushing event  // on the host: more goes to the kernel, and the owner hears of it
 	fin      bool   // EOF follows what is queued
 	finSent  bool
@@ -123,14 +124,6 @@ func (w *World) newEnd(h, to *Host, link bool) *end {
 	return e
 }
 
-// unsent is how much the kernel takes ahead of what TCP may send.
-func (e *end) unsent() int {
-	if e.link {
-		return unsentLinks
-	}
-	return max(unsentConns, 2*e.window-e.under)
-}
-
 func (e *end) write(p []byte) {
 	if e.over || e.fin || len(p) == 0 {
 		return
@@ -150,9 +143,13 @@ func (e *end) flush() {
 	if e.dead {
 		return
 	}
-	moved := e.queue.size > 0 && e.kernel.size < e.unsent()
-	for e.queue.size > 0 && e.kernel.size < e.unsent() {
+	waiting := e.queue.size
+	for most := e.unsent(); e.queue.size > 0 && e.kernel.size < most; {
 		e.queue.move(&e.kernel)
+	}
+	moved := e.queue.size < waiting
+	if e.link && e.w.cfg.UnsentByRate {
+		e.speed.took(e.w.now, waiting-e.queue.size, e.queue.size)
 	}
 	e.send()
 	if moved && !e.over {

@@ -21,6 +21,7 @@ type Workload struct {
 	Exchanges int
 	Pause     time.Duration
 	Patience  time.Duration
+	Read      int64 // bytes a second that the application reads; 0 is all
 	// Isolated gives each round its own isolation key; otherwise the user has one.
 	Isolated bool
 	Rounds   int // 0 is without end
@@ -92,7 +93,7 @@ func (u *user) act() {
 	for range max(1, u.load.Flows) {
 		spec := FlowSpec{
 			Host: u.load.Host, Port: u.load.Port, Up: u.size(u.load.Up), Down: u.size(u.load.Down), Exchanges: u.load.Exchanges,
-			Pause: u.load.Pause, Isolation: key, Patience: u.load.Patience, Workload: u.load.Name,
+			Pause: u.load.Pause, Isolation: key, Patience: u.load.Patience, Read: u.load.Read, Workload: u.load.Name,
 		}
 		u.open++
 		u.c.Open(spec, func(f *Flow) { u.ended(f, began) })

@@ -9,9 +9,11 @@ import (
 	"cepa/cert"
 	"cepa/circuit"
 	"cepa/env"
+	"cepa/flow"
 	"cepa/node"
 	"cepa/onion"
 	"cepa/onion/standin"
+	"cepa/simnet/baseline"
 	"cepa/simnet/parallel"
 )
 
@@ -36,6 +38,13 @@ type Config struct {
 	Defect node.Defect
 	// Crypto is the cryptography of circuits: Full, which is the default, or Fast. New panics for another.
 	Crypto string
+	// Flow is the rule for windows, one of FlowNames; empty is the first, cepa's own. New panics for another.
+	Flow string
+	// Unsent is how many bytes of a link the kernel of a node takes ahead of what TCP may send; 0 is what the daemon sets,
+	// 128 KiB. For the question what less would do.
+	Unsent int
+	// UnsentByRate says that it is less on a slow link: 10 ms of its rate, or what it sends in 2 ms if that is 16 KiB or more.
+	UnsentByRate bool
 	// Workers are the goroutines beside the caller's that make what nodes offload; 0 is one for each processor but one,
 	// and less is none. A run does not depend on them.
 	Workers int
@@ -76,6 +85,7 @@ type World struct {
 	faulty  bool              // some path may be cut
 
 	suite    onion.Suite // of circuits; nil is the protocol's
+	rules    *flow.Rules // for windows; nil is the protocol's
 	pool     *parallel.Pool
 	memo     cert.Memo // nil when Forgetful
 	buffers  buffers
@@ -118,6 +128,9 @@ func New(cfg Config) *World {
 	if w.latency == nil {
 		w.latency = &Latency{Regions: []string{"here"}, oneWay: [][]int64{{0}}}
 	}
+	if cfg.Unsent == 0 {
+		w.cfg.Unsent = unsentLinks
+	}
 	if cfg.Last == 0 {
 		w.cfg.Last = 64
 	}
@@ -129,6 +142,12 @@ func New(cfg Config) *World {
 	default:
 		panic(fmt.Sprintf("simnet: the cryptography %q is neither %q nor %q", cfg.Crypto, Full, Fast))
 	}
+	if cfg.Flow == "" {
+		w.cfg.Flow = baseline.Credits
+	} else if !baseline.Known(cfg.Flow) {
+		panic(fmt.Sprintf("simnet: no rule for windows is called %q; there are %v", cfg.Flow, baseline.Names()))
+	}
+	w.rules = baseline.Rules(w.cfg.Flow)
 	w.pool = parallel.New(cfg.Workers)
 	if !cfg.Forgetful {
 		w.memo = parallel.NewMemo(memoBytes)
@@ -276,6 +295,20 @@ func (w *World) on(e *event, h *Host) {
 
 // Crypto is the cryptography of circuits: Full or Fast.
 func (w *World) Crypto() string { return w.cfg.Crypto }
+
+// Flow is the rule for windows, one of FlowNames.
+func (w *World) Flow() string { return w.cfg.Flow }
+
+// FlowNames are the rules for windows that nodes may have, cepa's own first: see package simnet/baseline.
+func FlowNames() []string { return baseline.Names() }
+
+// memory is the budget of a node, in bytes. Rules that bound no memory have none.
+func (w *World) memory(mib int) int {
+	if baseline.Unbounded(w.cfg.Flow) {
+		return 1 << 40
+	}
+	return mib << 20
+}
 
 // Hosts are all machines, in the order in which they were made. The slice is not to be modified.
 func (w *World) Hosts() []*Host { return w.hosts }

@@ -45,6 +45,7 @@ Examples:
 			&cli.StringFlag{Name: "out", Usage: "write tables, manifest and report into `DIR`, which is made if missing and must be empty"},
 			&cli.BoolFlag{Name: "force", Usage: "replace the run that is in DIR"},
 			&cli.StringFlag{Name: "crypto", Usage: "full or fast, in place of what the scenario says"},
+			&cli.StringFlag{Name: "flow", Usage: "rule for windows, in place of what the scenario says: " + strings.Join(simnet.FlowNames(), ", ")},
 			&cli.DurationFlag{Name: "sample", Usage: "simulated time between two rows of a relay in its table, ten times that for links; 1s if not given, 10s for more than 200 relays"},
 			memoryFlag(),
 			&cli.BoolFlag{Name: "csv", Usage: "write tables as CSV alone, without Parquet"},
@@ -65,6 +66,8 @@ func runSim(c *cli.Context) error {
 	switch {
 	case c.String("crypto") != "" && c.String("crypto") != "full" && c.String("crypto") != "fast":
 		return usagef("--crypto is %q: want full or fast", c.String("crypto"))
+	case c.String("flow") != "" && !slices.Contains(simnet.FlowNames(), c.String("flow")):
+		return usagef("--flow is %q: want one of %s", c.String("flow"), strings.Join(simnet.FlowNames(), ", "))
 	case c.IsSet("sample") && c.Duration("sample") < time.Millisecond:
 		return usagef("--sample is %v: want at least 1ms", c.Duration("sample"))
 	case c.Bool("force") && c.String("out") == "":
@@ -75,7 +78,7 @@ func runSim(c *cli.Context) error {
 		return err
 	}
 	job := lab.Job{
-		Scenario: s, Seed: c.Uint64("seed"), Options: scenario.Options{Streams: streams, Crypto: c.String("crypto")},
+		Scenario: s, Seed: c.Uint64("seed"), Options: scenario.Options{Streams: streams, Crypto: c.String("crypto"), Flow: c.String("flow")},
 		Dir: c.String("out"), Force: c.Bool("force"), Report: true, Record: record.Options{Sample: sampleOf(c, s)},
 		Version: c.App.Version, Commit: commit(), Command: commandLine(c),
 	}
@@ -170,6 +173,9 @@ func commandLine(c *cli.Context) []string {
 	}
 	if v := c.String("crypto"); v != "" {
 		line = append(line, "--crypto", v)
+	}
+	if v := c.String("flow"); v != "" {
+		line = append(line, "--flow", v)
 	}
 	return line
 }

@@ -150,7 +150,7 @@ func (j *Job) fill(r *scenario.Run, m *record.Manifest, x *execution) {
 	s := j.Scenario
 	m.Version, m.Commit, m.Command = j.Version, j.Commit, j.Command
 	m.Scenario, m.ScenarioDigest, m.CalibrationDigest = s.Name(), s.Digest(), s.Calibration().Digest()
-	m.Crypto, m.Complete = r.Crypto(), r.Complete()
+	m.Crypto, m.Flow, m.Complete = r.Crypto(), r.Flow(), r.Complete()
 	m.WarmupSeconds = time.Duration(s.Warmup).Seconds()
 	m.Made = &record.Made{
 		Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH, Processors: runtime.GOMAXPROCS(0),

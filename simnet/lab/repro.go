@@ -37,7 +37,7 @@ func Reproduce(ctx context.Context, dir, version, commit string, tell func(Progr
 	if d := s.Calibration().Digest(); d != was.CalibrationDigest {
 		return nil, fmt.Errorf("the run had another calibration: its digest was %s, and the one of this version is %s", was.CalibrationDigest, d)
 	}
-	r, err := s.Build(was.Seed, scenario.Options{Streams: was.StreamSeeds, Crypto: was.Crypto})
+	r, err := s.Build(was.Seed, scenario.Options{Streams: was.StreamSeeds, Crypto: was.Crypto, Flow: was.Flow})
 	if err != nil {
 		return nil, err
 	}

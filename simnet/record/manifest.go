@@ -29,6 +29,7 @@ type Manifest struct {
 	StreamSeeds       map[string]uint64 `json:"stream_seeds,omitempty"` // of single streams of randomness
 	TraceHash         string            `json:"trace_hash"`             // 64 lower-case hexadecimal digits
 	Crypto            string            `json:"crypto"`                 // full, or fast: ciphers and handshakes are stand-ins
+	Flow              string            `json:"flow,omitempty"`         // rule for windows: credits, which is cepa's own, or another
 	// Complete is false when the run was interrupted: TraceHash is that of the part until then.
 	Complete         bool        `json:"complete"`
 	SimulatedSeconds float64     `json:"simulated_seconds"`

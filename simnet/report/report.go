@@ -176,7 +176,7 @@ func summarise(r *run, hue int) *summary {
 	}
 	s.Facts = []fact{
 		{"Scenario", m.Scenario}, {"Seed", strconv.FormatUint(m.Seed, 10)}, {"Version", m.Version + ", commit " + m.Commit},
-		{"Cryptography", m.Crypto}, {"Warm-up left out", seconds(m.WarmupSeconds)}, {"Events", number(float64(m.Events))},
+		{"Cryptography", m.Crypto}, {"Windows", m.Flow}, {"Warm-up left out", seconds(m.WarmupSeconds)}, {"Events", number(float64(m.Events))},
 		{"Scenario digest", m.ScenarioDigest}, {"Calibration digest", m.CalibrationDigest}, {"Trace hash", m.TraceHash},
 	}
 	if len(m.StreamSeeds) > 0 {

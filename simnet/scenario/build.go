@@ -18,6 +18,8 @@ type Options struct {
 	Streams map[string]uint64
 	// Crypto is in place of the scenario's, when it is not empty.
 	Crypto string
+	// Flow is in place of the scenario's rule for windows, when it is not empty.
+	Flow string
 	// KeepGoing has Advance go on after a violation.
 	KeepGoing bool
 	// Log gives the log of a machine; nil discards everything.
@@ -58,8 +60,11 @@ func (s *Scenario) Build(seed uint64, o Options) (*Run, error) {
 			return nil, fmt.Errorf("building scenario %s: no stream of randomness is called %q; there are %v", s.name, name, simnet.StreamNames)
 		}
 	}
-	cfg := simnet.Config{Seed: seed, Streams: o.Streams, Latency: s.made.latency, Log: o.Log}
+	cfg := simnet.Config{Seed: seed, Streams: o.Streams, Latency: s.made.latency, Unsent: int(s.Network.Unsent), UnsentByRate: s.Network.UnsentByRate, Log: o.Log}
 	if err := setCrypto(&cfg, s.crypto(o)); err != nil {
+		return nil, fmt.Errorf("building scenario %s: %w", s.name, err)
+	}
+	if err := setFlow(&cfg, s.flow(o)); err != nil {
 		return nil, fmt.Errorf("building scenario %s: %w", s.name, err)
 	}
 	if o.Config != nil {
@@ -88,6 +93,16 @@ func (s *Scenario) crypto(o Options) string {
 		return s.Crypto
 	}
 	return "full"
+}
+
+func (s *Scenario) flow(o Options) string {
+	switch {
+	case o.Flow != "":
+		return o.Flow
+	case s.Network.Flow != "":
+		return s.Network.Flow
+	}
+	return simnet.FlowNames()[0]
 }
 
 const defaultSettle = Duration(2 * time.Minute)

@@ -156,6 +156,12 @@ func (s *Scenario) checkNetwork(p *problems) {
 			p.add(key, "is %d; want %d to %d: %s", v, info.Min, info.Max, info.Doc)
 		}
 	}
+	if n.Unsent != 0 && (n.Unsent < 4<<10 || n.Unsent > 16<<20) {
+		p.add("network.unsent", "is %v; want 4 KiB to 16 MiB", n.Unsent)
+	}
+	if n.Flow != "" {
+		p.oneOf("network.flow", n.Flow, simnet.FlowNames()...)
+	}
 	p.within("network.jitter", n.Jitter, 0, 10_000)
 	var trip Duration
 	switch l := n.latency(); {
@@ -328,7 +334,7 @@ func (s *Scenario) checkLoad(p *problems, key string, l *Load) {
 		}
 		for name, there := range map[string]bool{ // order: which of several is named does not matter, the first in the file is told
 			"bytes": l.Bytes != 0, "up": l.Up != 0, "think": l.Think != 0, "flows": l.Flows != 0, "exchanges": l.Exchanges != 0, "pause": l.Pause != 0,
-			"rounds": l.Rounds != 0, "host": l.Host != "", "port": l.Port != 0,
+			"read": l.Read != 0, "rounds": l.Rounds != 0, "host": l.Host != "", "port": l.Port != 0,
 		} {
 			if there {
 				p.add(key+"."+name, "is in the trace's file; leave it out")
@@ -345,6 +351,7 @@ func (s *Scenario) checkLoad(p *problems, key string, l *Load) {
 	p.time(key+".think", l.Think, 0, maxEnd)
 	p.time(key+".pause", l.Pause, 0, maxEnd)
 	p.time(key+".patience", l.Patience, 0, maxEnd)
+	p.rate(key+".read", l.Read)
 	p.time(key+".from", l.From, 0, s.Duration)
 	if l.Until != 0 {
 		p.time(key+".until", l.Until, l.From, s.Duration)

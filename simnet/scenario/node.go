@@ -179,6 +179,7 @@ func (n *node) workload(l *Load) simnet.Workload {
 	u.Exchanges = int(or(int64(l.Exchanges), int64(u.Exchanges)))
 	u.Pause = time.Duration(or(int64(l.Pause), int64(u.Pause)))
 	u.Patience = time.Duration(or(int64(l.Patience), int64(u.Patience)))
+	u.Read = int64(l.Read)
 	u.Rounds, u.Isolated = l.Rounds, l.Isolated
 	return u
 }

@@ -139,5 +139,8 @@ func (r *Run) String() string {
 	return fmt.Sprintf("scenario %s, seed %d, at %v of %v", r.Scenario.name, r.Seed, time.Duration(r.World.Now()), r.Total())
 }
 
+// Flow is the rule for windows of the run, one of simnet.FlowNames.
+func (r *Run) Flow() string { return r.Scenario.flow(r.Options) }
+
 // Crypto says whether the run has its cryptography: "full", or "fast".
 func (r *Run) Crypto() string { return r.Scenario.crypto(r.Options) }

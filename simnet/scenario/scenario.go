@@ -51,6 +51,13 @@ type Network struct {
 	// Public makes it a network with the limits that one on the Internet has on who may join; test networks have
 	// fewer.
 	Public bool `toml:"public,omitempty"`
+	// Flow is the rule for windows, one of simnet.FlowNames: cepa's own, "credits", if left out.
+	Flow string `toml:"flow,omitempty"`
+	// Unsent is what the kernel takes of a link ahead of what TCP may send, 4 KiB to 16 MiB; what the daemon sets, 128 KiB,
+	// if left out.
+	Unsent Size `toml:"unsent,omitempty"`
+	// UnsentByRate says that it is less on a slow link, see simnet.Config.
+	UnsentByRate bool `toml:"unsent_by_rate,omitempty"`
 	// Parameters are the network's, as in `cepa network new --param`.
 	Parameters map[string]int64 `toml:"parameters,omitempty"`
 	// Latency is "internet" (the built-in matrix), a round trip such as "60ms" between any two machines, or a
@@ -152,6 +159,8 @@ type Load struct {
 	Pause     Duration `toml:"pause,omitempty"`
 	// Patience is how long an application waits for progress: 2m, for bulk 5m.
 	Patience Duration `toml:"patience,omitempty"`
+	// Read is how fast the application reads what comes down; at once if left out.
+	Read Rate `toml:"read,omitempty"`
 	// Rounds ends it after so many; 0 is never.
 	Rounds int `toml:"rounds,omitempty"`
 	// Fixed has web pages of exactly Bytes; otherwise sizes are drawn from an exponential distribution.
