@@ -37,6 +37,7 @@ type AuthorityConfig struct {
 // AuthorityStats are counters and gauges, read on the loop.
 type AuthorityStats struct {
 	Known, Reachable int // relays with a descriptor, and those of them that answer
+	Exits            int // of the latter
 	Probes           uint64
 	ProbesFailed     uint64
 
@@ -70,10 +71,13 @@ const (
 )
 
 // Times of the first consensus after a start: it waits for relays until none has come for settleQuiet, at most
-// settleLimit after there are enough.
+// settleLimit after there are enough. The first of a network waits longer for an exit, without which it is of no use for
+// a whole interval.
 const (
 	settleQuiet = 300 * time.Millisecond
 	settleLimit = 3 * time.Second
+	exitLimit   = 30 * time.Second
+	exitTest    = 5 * time.Second // in a test network
 	signRetry   = 200 * time.Millisecond
 	startGrace  = 15 * time.Second // before it complains of too few relays
 )
@@ -253,10 +257,11 @@ func (a *Authority) Stats() AuthorityStats {
 	s := a.stats
 	s.Evidence = len(a.evidence)
 	for _, r := range a.relays { // order: counts only
-		if a.cfg.Agent.store.entries[r.id] != nil {
+		if e := a.cfg.Agent.store.entries[r.id]; e != nil {
 			s.Known++
 			if r.up() {
 				s.Reachable++
+				s.Exits += b2i(!e.Policy.IsEmpty())
 			}
 		}
 	}
@@ -333,7 +338,7 @@ func (a *Authority) signAlone() {
 		return
 	}
 	v := a.vote(slot, wall)
-	if wait, ok := a.ready(v.running()); !ok {
+	if wait, ok := a.ready(v); !ok {
 		a.slot.Reset(wait)
 		return
 	}
@@ -346,10 +351,11 @@ func (a *Authority) signAlone() {
 // circuitRelays is the length of a circuit: with fewer relays a consensus is of no use.
 const circuitRelays = 3
 
-// ready says whether so many relays make a consensus, or when to look again. The first consensus after a start waits
-// until everybody who is known had a chance to be found.
-func (a *Authority) ready(relays int) (again time.Duration, ok bool) {
+// ready says whether the relays of a vote make a consensus, or when to look again. The first consensus after a start
+// waits until everybody who is known had a chance to be found.
+func (a *Authority) ready(v *Vote) (again time.Duration, ok bool) {
 	now := a.env.Clock.Now()
+	relays := v.count(FlagRunning)
 	least := int(a.network.Param(MinRelays))
 	if a.settled || a.cfg.Follower.Newest() != nil {
 		least = min(least, circuitRelays) // the parameter is for the first consensus of a network
@@ -367,12 +373,19 @@ func (a *Authority) ready(relays int) (again time.Duration, ok bool) {
 	if a.enough == 0 {
 		a.enough = now
 	}
-	late := settleLimit - now.Sub(a.enough)
+	waited := now.Sub(a.enough)
 	quiet := settleQuiet - now.Sub(a.newcomer)
 	if a.unprobed() {
 		quiet = max(quiet, signRetry)
 	}
-	if wait := min(late, quiet); wait > 0 {
+	limit := exitLimit
+	if a.network.Test {
+		limit = exitTest
+	}
+	if a.cfg.Follower.Newest() == nil && v.count(FlagRunning|FlagExit) == 0 && waited < limit {
+		return max(quiet, signRetry), false
+	}
+	if wait := min(settleLimit-waited, quiet); wait > 0 {
 		return wait, false
 	}
 	return 0, true

@@ -197,6 +197,32 @@ func TestNothingIsSignedWithTooFewRelays(t *testing.T) {
 	})
 }
 
+// TestFirstConsensusWaitsForAnExit: relays that are no exits are enough in number, but clients can do nothing with them
+// until the next interval. So the first consensus of a network waits for an exit, though not for ever.
+func TestFirstConsensusWaitsForAnExit(t *testing.T) {
+	t.Parallel()
+	for _, comes := range []bool{true, false} {
+		w := newWorld(t, 6, 4, nil)
+		for _, m := range w.members[:3] {
+			m.describe = func(d *Descriptor) { d.Policy = parsePolicy(t, "none") }
+			m.start()
+		}
+		w.f.Run(settleLimit + time.Second)
+		if w.members[0].follower.Current() != nil {
+			t.Fatal("a consensus without an exit")
+		}
+		if !comes {
+			w.until(exitTest, "a consensus without an exit, after a while", func() bool { return w.members[0].follower.Current() != nil })
+			continue
+		}
+		w.members[3].start()
+		w.until(2*time.Second, "the first consensus", func() bool { return w.members[0].follower.Current() != nil })
+		if !w.members[0].lists(w.members...) {
+			t.Error("the exit is not in it")
+		}
+	}
+}
+
 func TestClockSetBackSignsNothingTwice(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 4, 4, nil)

@@ -80,7 +80,7 @@ func newCouncil(t testing.TB, seed uint64, n, liarSeats int, change func(*Networ
 	}
 	c.network = must[*Network](t)(NewNetwork(contents, testSigners(t, n)...))
 	for i := range 4 {
-		sealed, _, d := rumourOf(t, c.network, 40+i, testNow, nil)
+		sealed, _, d := rumourOf(t, c.network, 40+i, testNow, func(d *Descriptor) { d.Policy = parsePolicy(t, "web") })
 		c.relays = append(c.relays, councilRelay{sealed, d})
 	}
 	slices.SortFunc(c.relays, func(a, b councilRelay) int { return a.descriptor.Identity.Compare(b.descriptor.Identity) })

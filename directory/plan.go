@@ -106,7 +106,7 @@ func (a *Authority) loadVoted() error {
 // castVote sends this authority's vote to the others, if it is ready.
 func (a *Authority) castVote(at, wall time.Time) {
 	v := a.vote(at, wall)
-	if _, ok := a.ready(v.running()); !ok {
+	if _, ok := a.ready(v); !ok {
 		a.stats.Abstained++
 		return
 	}

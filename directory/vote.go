@@ -299,10 +299,10 @@ func (d *DescriptorRef) read(w *wireRef) (err error) {
 	return err
 }
 
-// running is the number of relays that the author reaches.
-func (v *Vote) running() (n int) {
+// count is how many of the relays that it lists have all of these flags.
+func (v *Vote) count(flags Flags) (n int) {
 	for i := range v.Listing.Relays {
-		n += b2i(v.Listing.Relays[i].Flags.Has(FlagRunning))
+		n += b2i(v.Listing.Relays[i].Flags.Has(flags))
 	}
 	return n
 }

@@ -53,7 +53,7 @@ func directoryFamilies() []family {
 
 func authorityFamilies() []family {
 	return []family{
-		by(gauge("cepa_authority_relays", "", "Relays now with a descriptor (known), and those of them that answer (reachable)."), "state", "authority_known", "known", "authority_reachable", "reachable"),
+		by(gauge("cepa_authority_relays", "", "Relays now with a descriptor (known), those of them that answer (reachable), and of these such as would be exits (exit)."), "state", "authority_known", "known", "authority_reachable", "reachable", "authority_exits", "exit"),
 		total("cepa_authority_probes_total", "authority_probes", "Attempts to reach relays."),
 		total("cepa_authority_probes_failed_total", "authority_probes_failed", "Attempts to reach relays that failed."),
 		total("cepa_authority_sessions_total", "authority_sessions", "Sessions whose votes were counted here."),

@@ -239,8 +239,12 @@ func (r *Relay) tellReached() {
 		return
 	}
 	least := r.cfg.Network.Param(directory.MinRelays)
-	if n := r.authority.Stats().Reachable; int64(n) < least {
+	s := r.authority.Stats()
+	n := s.Reachable
+	if int64(n) < least {
 		r.progress(20, fmt.Sprintf("no consensus yet: %d relays can be reached", n), fmt.Sprintf("%d of them", least))
+	} else if s.Exits == 0 {
+		r.progress(40, fmt.Sprintf("no consensus yet: %d relays can be reached, and none is an exit", n), "an exit, for a while")
 	} else {
 		r.progress(50, fmt.Sprintf("no consensus yet: %d relays can be reached", n), "a quorum of the authorities to agree on one")
 	}
