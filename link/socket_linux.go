@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -17,6 +18,7 @@ type socket struct {
 	raw           syscall.RawConn
 	tryIn, tryOut func(fd uintptr) bool // made once
 	in, out       transfer
+	ahead         ahead // of what is written
 }
 
 // transfer is one call of Read or Write.
@@ -38,7 +40,11 @@ func direct(c net.Conn) io.ReadWriter {
 	}
 	s := &socket{Conn: c, raw: raw}
 	s.tryIn = func(fd uintptr) bool { return s.in.try(syscall.SYS_READ, fd) }
-	s.tryOut = func(fd uintptr) bool { return s.out.try(syscall.SYS_WRITE, fd) }
+	s.tryOut = func(fd uintptr) bool {
+		ok := s.out.try(syscall.SYS_WRITE, fd)
+		s.ahead.waited = s.ahead.waited || !ok
+		return ok
+	}
 	return s
 }
 
@@ -68,7 +74,16 @@ func (s *socket) Read(p []byte) (int, error) {
 
 // Write writes a part of p, which is not empty: as much as the kernel takes at once.
 func (s *socket) Write(p []byte) (int, error) {
-	return s.do(&s.out, "write", s.raw.Write, s.tryOut, p)
+	began := time.Now()
+	n, err := s.do(&s.out, "write", s.raw.Write, s.tryOut, p)
+	ended := began
+	if s.ahead.waited {
+		ended = time.Now()
+	}
+	if limit := s.ahead.wrote(began, ended, n); limit > 0 {
+		_ = s.raw.Control(func(fd uintptr) { limitUnsent(fd, limit) })
+	}
+	return n, err
 }
 
 func (s *socket) do(t *transfer, op string, wait func(func(uintptr) bool) error, try func(uintptr) bool, p []byte) (int, error) {

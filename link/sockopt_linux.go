@@ -2,9 +2,10 @@ package link
 
 import "syscall"
 
-// unsentLimit is how many bytes the kernel takes that TCP cannot send yet. What waits in the kernel can no longer be
-// overtaken, so it is little: an interactive cell must not wait behind a bulk transfer's megabytes. It is about what
-// a link of 10 Gbit/s sends in the time that the writer needs to wake up and encrypt more.
+// unsentLimit is how many bytes the kernel takes that TCP cannot send yet, at most and at first. What waits in the kernel
+// can no longer be overtaken, so it is little: an interactive cell must not wait behind a bulk transfer's megabytes. It is
+// about what a link of 10 Gbit/s sends in the time that the writer needs to wake up and encrypt more. On a slow link it is
+// less: see ahead.
 const unsentLimit = 128 << 10
 
 const tcpNotSentLowat = 25 // TCP_NOTSENT_LOWAT, which package syscall lacks
@@ -17,7 +18,11 @@ func tune(conn tcpConn) {
 	}
 	if raw, err := sc.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {
-			_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat, unsentLimit)
+			limitUnsent(fd, unsentLimit)
 		})
 	}
+}
+
+func limitUnsent(fd uintptr, n int) {
+	_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat, n)
 }

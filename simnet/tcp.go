@@ -148,7 +148,7 @@ func (e *end) flush() {
 		e.queue.move(&e.kernel)
 	}
 	moved := e.queue.size < waiting
-	if e.link && e.w.cfg.UnsentByRate {
+	if e.link && e.w.cfg.Unsent == 0 {
 		e.speed.took(e.w.now, waiting-e.queue.size, e.queue.size)
 	}
 	e.send()

@@ -11,8 +11,8 @@ func (e *end) unsent() int {
 	switch {
 	case !e.link:
 		return max(unsentConns, 2*e.window-e.under)
-	case e.w.cfg.UnsentByRate:
-		return e.speed.unsent(e.w.cfg.Unsent)
+	case e.w.cfg.Unsent == 0:
+		return e.speed.unsent(unsentLinks)
 	}
 	return e.w.cfg.Unsent
 }

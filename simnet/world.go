@@ -40,11 +40,9 @@ type Config struct {
 	Crypto string
 	// Flow is the rule for windows, one of FlowNames; empty is the first, cepa's own. New panics for another.
 	Flow string
-	// Unsent is how many bytes of a link the kernel of a node takes ahead of what TCP may send; 0 is what the daemon sets,
-	// 128 KiB. For the question what less would do.
+	// Unsent is how many bytes of a link the kernel of a node takes ahead of what TCP may send. 0 is what the daemon sets: 10 ms
+	// of the link's rate, or 2 ms where that is 16 KiB or more, between 4 and 128 KiB.
 	Unsent int
-	// UnsentByRate says that it is less on a slow link: 10 ms of its rate, or what it sends in 2 ms if that is 16 KiB or more.
-	UnsentByRate bool
 	// Workers are the goroutines beside the caller's that make what nodes offload; 0 is one for each processor but one,
 	// and less is none. A run does not depend on them.
 	Workers int
@@ -127,9 +125,6 @@ func New(cfg Config) *World {
 	}
 	if w.latency == nil {
 		w.latency = &Latency{Regions: []string{"here"}, oneWay: [][]int64{{0}}}
-	}
-	if cfg.Unsent == 0 {
-		w.cfg.Unsent = unsentLinks
 	}
 	if cfg.Last == 0 {
 		w.cfg.Last = 64

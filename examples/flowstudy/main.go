@@ -18,7 +18,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -39,15 +38,7 @@ func main() {
 	seeds := flag.Uint64("seeds", 3, "run with the seeds 1 to this")
 	only := flag.String("scenarios", "", "names of scenarios, or how they begin, separated by commas; all if empty")
 	rules := flag.String("rules", strings.Join(simnet.FlowNames(), ","), "rules, separated by commas")
-	unsent := 0
-	flag.Func("unsent", "bytes of a link that a kernel takes ahead of TCP, or rate: by the link's rate; what the daemon sets, 131072, if left out", func(s string) (err error) {
-		if s == "rate" {
-			unsent = flowstudy.ByRate
-			return nil
-		}
-		unsent, err = strconv.Atoi(s)
-		return err
-	})
+	unsent := flag.Int("unsent", 0, "bytes of a link that a kernel takes ahead of TCP; 0 is what the daemon sets, by the link's rate")
 	data := flag.String("data", "", "CSV that results are added to; what is in it is not run again")
 	summary := flag.String("summary", "", "CSV to write medians to")
 	picture := flag.String("plot", "", "SVG to write, of delays")
@@ -69,7 +60,7 @@ func main() {
 	if len(jobs) == 0 && len(results) == 0 {
 		log.Fatalf("no scenario begins with %s", *only)
 	}
-	more, err := run(jobs, unsent, *data, *limit, *workers)
+	more, err := run(jobs, *unsent, *data, *limit, *workers)
 	if err != nil {
 		log.Fatal(err)
 	}

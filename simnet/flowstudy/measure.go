@@ -33,11 +33,8 @@ func Find(name string) (Scenario, bool) {
 	return Scenario{}, false
 }
 
-// ByRate stands for what kernels take of a link ahead of TCP, in bytes, where that goes by the link's rate.
-const ByRate = -1
-
 // Measure runs a scenario under a rule of package baseline with a seed. unsent is what kernels take of a link ahead of TCP, in
-// bytes; 0 is what the daemon sets. An error is of the scenario, or what a checker found.
+// bytes; 0 is what the daemon sets, by the link's rate. An error is of the scenario, or what a checker found.
 func Measure(s Scenario, rule string, seed uint64, unsent int) (*Result, error) {
 	p, err := s.run(rule, seed, false, unsent)
 	if err != nil {

@@ -55,7 +55,7 @@ func (sc *Scenario) build(idle bool, unsent int) (*scenario.Scenario, error) {
 	}
 	s.CPU.Free = true
 	s.Network = scenario.Network{
-		Latency: "trips.csv", Jitter: 20, Unsent: scenario.Size(max(unsent, 0)), UnsentByRate: unsent == ByRate, Regions: map[string]int{"middle": 1},
+		Latency: "trips.csv", Jitter: 20, Unsent: scenario.Size(unsent), Regions: map[string]int{"middle": 1},
 		Parameters: map[string]int64{
 			"interval_ms": 10_000, "update_ms": 10_000, "reconcile_ms": 3_600_000, "measure_intervals": 0, "guard_min_age_s": 31_536_000,
 		},

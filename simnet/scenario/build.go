@@ -60,7 +60,7 @@ func (s *Scenario) Build(seed uint64, o Options) (*Run, error) {
 			return nil, fmt.Errorf("building scenario %s: no stream of randomness is called %q; there are %v", s.name, name, simnet.StreamNames)
 		}
 	}
-	cfg := simnet.Config{Seed: seed, Streams: o.Streams, Latency: s.made.latency, Unsent: int(s.Network.Unsent), UnsentByRate: s.Network.UnsentByRate, Log: o.Log}
+	cfg := simnet.Config{Seed: seed, Streams: o.Streams, Latency: s.made.latency, Unsent: int(s.Network.Unsent), Log: o.Log}
 	if err := setCrypto(&cfg, s.crypto(o)); err != nil {
 		return nil, fmt.Errorf("building scenario %s: %w", s.name, err)
 	}

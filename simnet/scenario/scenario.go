@@ -53,11 +53,9 @@ type Network struct {
 	Public bool `toml:"public,omitempty"`
 	// Flow is the rule for windows, one of simnet.FlowNames: cepa's own, "credits", if left out.
 	Flow string `toml:"flow,omitempty"`
-	// Unsent is what the kernel takes of a link ahead of what TCP may send, 4 KiB to 16 MiB; what the daemon sets, 128 KiB,
-	// if left out.
+	// Unsent is what the kernel takes of a link ahead of what TCP may send, 4 KiB to 16 MiB; what the daemon sets, which goes by
+	// the link's rate, if left out. See simnet.Config.
 	Unsent Size `toml:"unsent,omitempty"`
-	// UnsentByRate says that it is less on a slow link, see simnet.Config.
-	UnsentByRate bool `toml:"unsent_by_rate,omitempty"`
 	// Parameters are the network's, as in `cepa network new --param`.
 	Parameters map[string]int64 `toml:"parameters,omitempty"`
 	// Latency is "internet" (the built-in matrix), a round trip such as "60ms" between any two machines, or a

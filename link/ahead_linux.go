@@ -1,0 +1,59 @@
+package link
+
+import "time"
+
+// ahead sets how much the kernel takes of a link ahead of TCP by how fast it takes it: 128 KiB are nothing on a link of
+// 1 Gbit/s, and a second on one of 1 Mbit/s, in which nothing overtakes. It belongs to the goroutine that writes.
+type ahead struct {
+	waited bool      // the kernel had no room
+	full   bool      // and had none when since was
+	since  time.Time // bytes are counted
+	last   time.Time // of the last write
+	bytes  int       // since then
+	rate   float64   // bytes a second; 0: not known
+	limit  int       // that is set; 0 is unsentLimit
+}
+
+const (
+	aheadTime = 50 * time.Millisecond // after which the rate is worth looking at
+	aheadIdle = time.Millisecond      // without a write the rate says nothing
+	aheadSlow = 10 * time.Millisecond // what the kernel takes of a slow link, by rate,
+	aheadFast = 2 * time.Millisecond  // and of a fast one, which is one with
+	aheadMore = 16 << 10              // so many bytes in that time
+	aheadFew  = 4 << 10               // the least for any
+)
+
+// wrote is told that the kernel took n bytes, when it was asked to, and when it did: which is the same unless it had no
+// room at first. It returns the new limit, or 0 while the old one is as good.
+func (a *ahead) wrote(began, now time.Time, n int) int {
+	full := a.waited
+	a.waited = false
+	if idle := began.Sub(a.last) > aheadIdle; idle || !a.full {
+		a.full = full
+		a.since, a.last, a.bytes = now, now, 0
+		return 0
+	}
+	a.last = now
+	a.bytes += n
+	d := now.Sub(a.since)
+	if !full || d < aheadTime {
+		return 0
+	}
+	rate := float64(a.bytes) / d.Seconds()
+	if a.rate == 0 {
+		a.rate = rate
+	}
+	a.rate += (rate - a.rate) / 2
+	a.since, a.bytes = now, 0
+	limit := min(a.rate*aheadSlow.Seconds(), max(aheadMore, a.rate*aheadFast.Seconds()), unsentLimit)
+	was := a.limit
+	if was == 0 {
+		was = unsentLimit
+	}
+	want := max(int(limit), aheadFew)
+	if want > was*3/4 && want < was*5/4 && want != unsentLimit || want == was {
+		return 0
+	}
+	a.limit = want
+	return want
+}
