@@ -105,6 +105,7 @@ func (l *Link) writeCredit(c []byte) bool {
 			if g.rule != nil {
 				g.rule.Granted(ls.clock.Now(), g.in.granted)
 			}
+			g.in.window.trips.onCredit(g.in.granted, ls.clock.Now())
 			g.in.granted += add
 			pairs = append(pairs, cell.CreditPair{Circuit: g.id, Add: uint16(add)})
 		}
@@ -178,7 +179,7 @@ func (g *Leg) onReturn(n int) bool {
 	ls.stats.Returned += uint64(n)
 	v.granted -= n
 	g.setWindow(min(v.window.size, ls.cfg.Limits.InitialWindow))
-	v.window.grown, v.window.steps, v.window.dryFrom = false, 0, v.received
+	v.window.grown, v.window.steps, v.window.dryFrom, v.window.trips = false, 0, v.received, nil
 	g.newRound(ls.clock.Now())
 	g.offer()
 	return true

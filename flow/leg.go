@@ -58,6 +58,7 @@ type Leg struct {
 	round    int      // of the uplink, in which its turn is
 	lastIn   env.Mono // when a cell came
 	lastSent env.Mono
+	load     load
 	moved    env.Mono // when a cell left the queue, or came to it when it was empty
 
 	inLink    node[Leg]

@@ -3,6 +3,7 @@ package flow
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"cepa/cell"
 	"cepa/env"
@@ -46,9 +47,10 @@ type Link struct {
 	legs     list[Leg] // the same, in the order in which they were made
 	tombs    map[cell.CircuitID]tomb
 	graves   graves
-	windows  int // cells that the windows of its legs promise
-	theirs   int // legs and tombstones with ids that the peer picked
-	given    int // legs of those
+	windows  int           // cells that the windows of its legs promise
+	trip     time.Duration // the shortest trip of credit, see trips; 0 if none was seen
+	theirs   int           // legs and tombstones with ids that the peer picked
+	given    int           // legs of those
 
 	idleSince env.Mono // when the last leg went
 	guest     bool     // a client, or a relay that the consensus does not list

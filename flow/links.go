@@ -98,7 +98,10 @@ type Links struct {
 
 	windows    int // cells of all windows, promised to neighbours
 	doubts     bucket
-	leastBatch int // for the test that the rule of batch is needed, and for Rules
+	leastBatch int      // for the test that the rule of batch is needed, and for Rules
+	most       int32    // the highest rate of a leg lately, see load
+	mostAt     env.Mono // when that was
+	lightAt    env.Mono // when a light circuit last carried a cell
 }
 
 // ask is one call of To.

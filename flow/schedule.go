@@ -106,6 +106,7 @@ func (g *Leg) sendNow(cmd cell.Command, body []byte) bool {
 	}
 	g.quantum = max(g.quantum-1, 0)
 	g.lastSent = now
+	g.carried(now)
 	return true
 }
 
@@ -191,6 +192,7 @@ func (l *Link) writeRelay(c []byte) bool {
 		more := g.more()
 		cell.Header{Circuit: g.id, Command: cmd, Dry: more && g.credit == 0}.Put(c)
 		g.starved = more && g.credit == 0
+		g.carried(g.lastSent)
 		switch {
 		case !more || g.credit == 0:
 			turn.remove()

@@ -37,6 +37,7 @@ type window struct {
 	steps   int      // growths in a row, since size was as large as it had to be
 	grown   bool     // it has been large enough once: no doubling any more
 	dry     bool     // the neighbour ran out of credit in this round
+	trips   *trips   // nil until the circuit is heavy, and after RETURN
 }
 
 // openWindow gives a leg its first window.
@@ -80,6 +81,8 @@ func (g *Leg) arrived(dry bool) {
 		v.window.steps = 0
 	}
 	v.received++
+	v.window.trips.onCell(g.link, v.received, dry, now)
+	g.carried(now)
 	v.window.dry = v.window.dry || dry && v.received > v.window.dryFrom
 	v.window.low = min(v.window.low, q)
 	g.lastIn = now
@@ -100,6 +103,9 @@ func (g *Leg) newRound(now env.Mono) {
 	v := &g.in
 	v.window.began, v.window.from, v.window.end = now, v.received, v.received+v.window.size
 	v.window.low, v.window.dry = v.waiting(), false
+	if t := v.window.trips; t != nil {
+		t.round = 0
+	}
 }
 
 // endRound changes the window by what the round has shown.
@@ -114,15 +120,16 @@ func (g *Leg) endRound(now env.Mono) {
 	case b.used > b.limit/2 && w.size > max(minWindow, free):
 		g.setWindow(max(free, w.size/2))
 		w.steps = 0
+	case w.low > standing:
+		w.grown = true
+		w.steps = 0
+		g.setWindow(w.size - min(w.low-standing, w.size/2))
+	case g.heed(now):
 	case w.dry && w.low == 0 && !w.grown:
 		g.setWindow(2 * w.size)
 	case w.dry && w.low == 0:
 		g.setWindow(w.size + max(2, w.size>>max(0, 2-w.steps))) // a quarter, a half, then twice
 		w.steps++
-	case w.low > standing:
-		w.grown = true
-		w.steps = 0
-		g.setWindow(w.size - min(w.low-standing, w.size/2))
 	default:
 		w.steps = 0
 		w.grown = w.grown || w.low > 0

@@ -145,7 +145,9 @@ type pipeEnd struct {
 	room   []byte // lent
 	busy   bool
 	delay  time.Duration
-	rate   float64 // bytes a second; 0 is at once
+	rate   float64  // bytes a second; 0 is at once
+	line   float64  // bytes a second of a line behind the kernel, whose queue nobody sees; 0 is at once
+	free   env.Mono // when that line is free
 	closed bool
 	mute   bool   // what is sent vanishes
 	sent   []byte // if keep, all that was sent
@@ -197,7 +199,12 @@ func (e *pipeEnd) move() {
 		p := append([]byte(nil), e.queue[:n]...)
 		e.queue = append(e.queue[:0], e.queue[n:]...)
 		if !e.mute {
-			e.w.at(e.delay, func() { e.other.arrive(p) })
+			wait := e.delay
+			if e.line > 0 {
+				e.free = max(e.free, e.w.now).Add(time.Duration(float64(n) / e.line * 1e9))
+				wait += e.free.Sub(e.w.now)
+			}
+			e.w.at(wait, func() { e.other.arrive(p) })
 		}
 		e.move()
 		e.ev.OnDrained()
