@@ -55,8 +55,8 @@ func serve(address string) {
 // stream is a connection to the server through a peer.
 type stream struct {
 	net.Conn
-	r    *bufio.Reader
-	read atomic.Int64 // bytes that drain has read
+	r     *bufio.Reader
+	moved atomic.Int64 // bytes of a download, or of an upload beside requests
 }
 
 // dial opens a stream; each user has circuits of their own.
@@ -153,7 +153,7 @@ func (c *stream) drain(n int64) error {
 	for n > 0 && err == nil {
 		k, err = c.Read(buf[:min(n, int64(len(buf)))])
 		n -= int64(k)
-		c.read.Add(int64(k))
+		c.moved.Add(int64(k))
 	}
 	if n == 0 {
 		return nil
@@ -170,6 +170,18 @@ func (c *stream) get(n int64) error {
 		err = c.drain(n)
 	}
 	return err
+}
+
+// counted adds up what is read.
+type counted struct {
+	io.Reader
+	n *atomic.Int64
+}
+
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 type zeros struct{}

@@ -24,7 +24,7 @@ type test struct {
 	streams    int
 	requests   int
 	sample     func(s *session, p *peer, i int) (time.Duration, error)
-	beside     int // bulk downloads that run meanwhile, on circuits of their own
+	beside     int // bulk transfers that run meanwhile, on circuits of their own: uploads if up, else downloads
 	pause      time.Duration
 }
 
@@ -34,12 +34,15 @@ var tests = []test{
 	{name: "down8", what: "8 streams down, one circuit", bulk: true, streams: 8},
 	{name: "up8", what: "8 streams up, one circuit", bulk: true, streams: 8, up: true},
 	{name: "down32", what: "32 streams down, one circuit", bulk: true, streams: 32},
+	{name: "up32", what: "32 streams up, one circuit", bulk: true, streams: 32, up: true},
 	{name: "own8", what: "8 streams down, 8 circuits", bulk: true, streams: 8, own: true},
 	{name: "own32", what: "32 streams down, 32 circuits", bulk: true, streams: 32, own: true},
+	{name: "ownup8", what: "8 streams up, 8 circuits", bulk: true, streams: 8, own: true, up: true},
 	{name: "first", what: "small request, new stream on a warm circuit", requests: 100, sample: (*session).smallRequest, pause: 5 * time.Millisecond},
 	{name: "rtt", what: "round trip on an open stream", requests: 100, sample: (*session).echo},
 	{name: "circuit", what: "small request on a new circuit", requests: 30, sample: (*session).ownRequest, pause: 5 * time.Millisecond},
 	{name: "loaded", what: "small request beside 4 bulk downloads", requests: 50, sample: (*session).smallRequest, beside: 4},
+	{name: "loadedup", what: "small request beside 4 bulk uploads", requests: 50, sample: (*session).smallRequest, beside: 4, up: true},
 }
 
 var allTests = func() (names []string) {
@@ -169,8 +172,14 @@ func (s *session) requests(t *test, p *peer, r *result, round int) {
 			beside = append(beside, c)
 			mu.Unlock()
 			go func() { <-stop; c.Close() }()
-			if err := c.get(1 << 40); err == nil {
-				s.fail(r, errors.New("the download has ended"))
+			const endless = 1 << 40
+			if t.up {
+				_, err = c.roundTrip("POST", "/upload", endless, counted{io.LimitReader(zeros{}, endless), &c.moved})
+			} else {
+				err = c.get(endless)
+			}
+			if err == nil {
+				s.fail(r, errors.New("a transfer without end has ended"))
 			}
 		})
 	}
@@ -181,7 +190,7 @@ func (s *session) requests(t *test, p *peer, r *result, round int) {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, c := range beside {
-			n += c.read.Load()
+			n += c.moved.Load()
 		}
 		return n
 	}
