@@ -59,7 +59,7 @@ func TestSeededBugIsFoundAndMadeSmall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if troubles := len(small.Faults) + len(small.Churn); size(small)*3 > size(drawn)*2 || troubles > max(2, (len(drawn.Faults)+len(drawn.Churn))/2) {
+	if troubles := len(small.Faults) + len(small.Churn); size(small)*4 > size(drawn)*3 || troubles > max(2, (len(drawn.Faults)+len(drawn.Churn))/2) {
 		t.Errorf("it is still large: %d of %d\n%s\nfrom\n%s", size(small), size(drawn), found.Text, found.Drawn)
 	}
 	again := rerun(t, found.Text, found.Seed, leak)
