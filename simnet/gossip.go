@@ -47,6 +47,7 @@ type Epidemic struct {
 	dice    Stream
 
 	own     *rumour
+	me      member // own, as it is passed on
 	table   map[cert.Identity]*member
 	order   []*member // the same, in the order in which they came
 	queue   []*broadcast
@@ -75,7 +76,8 @@ type rumour struct {
 // member is what is known of one relay.
 type member struct {
 	*rumour
-	from cert.Identity
+	from   cert.Identity
+	passed *broadcast // its place in the queue, or nil
 }
 
 // broadcast is a rumour that is being passed on.
@@ -147,7 +149,8 @@ func (g *Epidemic) Announce(sealed []byte) {
 	if g.own == nil || g.relay == nil {
 		return
 	}
-	g.broadcast(&member{g.own, g.self})
+	g.me.rumour, g.me.from = g.own, g.self
+	g.broadcast(&g.me)
 	for _, n := range g.list {
 		g.send(n.id, []*rumour{g.own})
 	}
@@ -172,7 +175,7 @@ func (g *Epidemic) Forget(id cert.Identity) {
 	}
 	delete(g.table, id)
 	g.order = slices.DeleteFunc(g.order, func(x *member) bool { return x == m })
-	g.queue = slices.DeleteFunc(g.queue, func(b *broadcast) bool { return b.m == m })
+	g.retract(m)
 }
 
 // LinkUp implements node.Gossip.
@@ -256,11 +259,21 @@ func (g *Epidemic) admit(r *rumour, from cert.Identity) {
 
 // broadcast begins to pass on what is known of a relay.
 func (g *Epidemic) broadcast(m *member) {
-	g.queue = slices.DeleteFunc(g.queue, func(b *broadcast) bool { return b.m.Identity == m.Identity })
-	g.queue = append(g.queue, &broadcast{m: m})
+	g.retract(m)
+	m.passed = &broadcast{m: m}
+	g.queue = append(g.queue, m.passed)
 	if !g.ticking && !g.stopped {
 		g.ticking = true
 		g.tick.Reset(gossipInterval)
+	}
+}
+
+// retract ends passing on what is known of a relay.
+func (g *Epidemic) retract(m *member) {
+	if m.passed != nil {
+		at := slices.Index(g.queue, m.passed)
+		g.queue = slices.Delete(g.queue, at, at+1)
+		m.passed = nil
 	}
 }
 
@@ -296,7 +309,13 @@ func (g *Epidemic) gossip() {
 			chosen = append(chosen, b.m)
 			b.transmits++
 		}
-		g.queue = slices.DeleteFunc(g.queue, func(b *broadcast) bool { return b.transmits >= limit })
+		g.queue = slices.DeleteFunc(g.queue, func(b *broadcast) bool {
+			if b.transmits < limit {
+				return false
+			}
+			b.m.passed = nil
+			return true
+		})
 		g.deliver(chosen, to)
 	}
 	if len(g.queue) > 0 {
