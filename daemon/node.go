@@ -15,6 +15,7 @@ import (
 
 	"cepa/control"
 	"cepa/directory"
+	"cepa/internal/procs"
 	"cepa/link"
 	"cepa/loop"
 	"cepa/metrics"
@@ -219,10 +220,10 @@ func (s *shell) processCounters(into map[string]int64) {
 	if n, ok := fileLimit(); ok {
 		into["open_files_limit"] = int64(n)
 	}
-	if used, ok := processorTime(); ok {
+	if used, ok := procs.Used(); ok {
 		into["cpu_ms"] = used.Milliseconds()
 	}
-	into["processors"] = int64(runtime.GOMAXPROCS(0))
+	into["processors"] = int64(procs.All())
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	into["heap_bytes"] = int64(m.HeapAlloc)

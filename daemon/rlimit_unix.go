@@ -2,11 +2,7 @@
 
 package daemon
 
-import (
-	"time"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // fileLimit is how many files the process may have open; the runtime has raised that as far as it may.
 func fileLimit() (int, bool) {
@@ -19,13 +15,4 @@ func fileLimit() (int, bool) {
 		return plenty, true
 	}
 	return int(l.Cur), true
-}
-
-// processorTime is what the process has used of its processors.
-func processorTime() (time.Duration, bool) {
-	var u unix.Rusage
-	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
-		return 0, false
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), true
 }

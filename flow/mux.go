@@ -52,7 +52,7 @@ type Mux struct {
 	streams map[cell.StreamID]*Stream
 	all     list[Stream] // the same, in the order in which they were opened, and those that linger
 	control list[Stream] // with a message other than DATA to be sent
-	ready   list[Stream] // with DATA and a window for it, in turn
+	turns   turns        // of streams with DATA and a window for it
 	queue   []cell.Message
 	lastID  cell.StreamID
 
@@ -347,7 +347,7 @@ func (m *Mux) onOpen(msg cell.Message) error {
 
 // Pending reports whether NextPayload would fill a payload.
 func (m *Mux) Pending() bool {
-	return len(m.queue) > 0 || !m.control.empty() || m.windowDue() && !m.closed || m.window > 0 && !m.ready.empty()
+	return len(m.queue) > 0 || !m.control.empty() || m.windowDue() && !m.closed || m.window > 0 && !m.turns.empty()
 }
 
 // NextPayload fills one payload of 2027 bytes, control messages first, then DATA of the streams in
@@ -404,31 +404,6 @@ func addWindow(p *cell.Packer, id cell.StreamID, n int) bool {
 	place := p.Reserve(cell.MessageWindow, id, 4)
 	binary.BigEndian.PutUint32(place, uint32(n))
 	p.Commit(4)
-	return true
-}
-
-// packData adds DATA of the stream whose turn it is, as much as fits.
-func (m *Mux) packData(p *cell.Packer) bool {
-	if m.ready.empty() || m.window == 0 || len(m.queue) > 0 {
-		return false
-	}
-	s := m.ready.first.of
-	place := p.Reserve(cell.MessageData, s.id, min(s.out.len(), s.window, m.window))
-	if place == nil {
-		return false
-	}
-	s.out.read(m.budget, place)
-	p.Commit(len(place))
-	m.window -= len(place)
-	s.window -= len(place)
-	if m.budget.defect == DefectWindow {
-		s.window -= len(place)
-	}
-	m.stats.StreamBytesOut += uint64(len(place))
-	s.bytesOut += uint64(len(place))
-	s.inReady.remove()
-	s.moved()
-	s.schedule()
 	return true
 }
 

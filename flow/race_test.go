@@ -419,7 +419,7 @@ func endRace(seed uint64) error {
 				return fmt.Errorf("end %d, stream %d: conn left open", i, y.s.id)
 			}
 		}
-		if m.Streams() != 0 || x.budgets[i].Used() != 0 || !m.control.empty() || !m.ready.empty() || !m.all.empty() {
+		if m.Streams() != 0 || x.budgets[i].Used() != 0 || !m.control.empty() || !m.turns.empty() || !m.all.empty() {
 			return fmt.Errorf("end %d is left with %d streams and %d bytes", i, m.Streams(), x.budgets[i].Used())
 		}
 	}

@@ -106,7 +106,7 @@ func (g *Leg) sendNow(cmd cell.Command, body []byte) bool {
 	}
 	g.quantum = max(g.quantum-1, 0)
 	g.lastSent = now
-	g.carried(now)
+	g.carried(now, false)
 	return true
 }
 
@@ -192,7 +192,7 @@ func (l *Link) writeRelay(c []byte) bool {
 		more := g.more()
 		cell.Header{Circuit: g.id, Command: cmd, Dry: more && g.credit == 0}.Put(c)
 		g.starved = more && g.credit == 0
-		g.carried(g.lastSent)
+		g.carried(g.lastSent, g.starved)
 		switch {
 		case !more || g.credit == 0:
 			turn.remove()

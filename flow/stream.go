@@ -59,6 +59,8 @@ type Stream struct {
 	since  env.Mono
 
 	bytesIn, bytesOut uint64
+	lastOut           env.Mono // when DATA was sent
+	sparse            int      // bytes of DATA that go before those of other streams
 
 	inAll, inControl, inReady, inTold node[Stream]
 }

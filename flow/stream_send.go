@@ -2,13 +2,6 @@ package flow
 
 import "cepa/cell"
 
-// schedule gives the stream turns for DATA if it can use them.
-func (s *Stream) schedule() {
-	if s.inReady.on == nil && s.out.len() > 0 && s.window > 0 && !s.ending && s.opened() {
-		s.m.ready.push(&s.inReady)
-	}
-}
-
 // opened reports whether the opening message is out of the way: at the initiator BEGIN was sent,
 // which optimistic DATA may follow, at the exit CONNECTED.
 func (s *Stream) opened() bool {

@@ -15,6 +15,8 @@ const (
 	tripFew    = 2 * time.Millisecond   // (one, where the shortest takes no more: paths are not as uneven as that)
 	tripVain   = 2 * time.Second        // after so long a window that is half as large, and no help, has shown the path
 
+	tripFirst       = 4  // the first step leaves one such part of a window at least,
+	tripStep        = 4  // and the next ones take at most one such part
 	carefulStep     = 2  // cells, by which a window grows in a round once it was shrunk
 	surplusTrips    = 3  // a window that nobody uses up is at most what comes in so many trips
 	leastTripWindow = 16 // cells, below which windows do not shrink for that
@@ -52,8 +54,8 @@ func (t *trips) onCredit(granted int, now env.Mono) {
 	}
 }
 
-// onCell is told of a cell, the received'th of the leg.
-func (t *trips) onCell(l *Link, received int, dry bool, now env.Mono) {
+// onCell is told of a cell, the received'th of the leg. It reports whether a trip is over.
+func (t *trips) onCell(l *Link, received int, dry bool, now env.Mono) bool {
 	switch {
 	case t == nil || t.mark == 0 || received < t.mark:
 	case received == t.mark && dry:
@@ -64,8 +66,10 @@ func (t *trips) onCell(l *Link, received int, dry bool, now env.Mono) {
 		t.mark = 0
 		if t.waiting {
 			t.onTrip(l, max(now.Sub(t.sent), 1), now)
+			return true
 		}
 	}
+	return false
 }
 
 func (t *trips) onTrip(l *Link, took time.Duration, now env.Mono) {
@@ -101,21 +105,30 @@ func (t *trips) long(l *Link, now env.Mono) bool {
 	return false
 }
 
-// heed changes the window by its trips while light circuits use the node too. It reports whether it did: else what the queue
-// here says decides.
+// onTrip is told of each trip, and shrinks the window if trips are long and light circuits use the node too. That does not
+// wait for the end of the round: with a window that is far too large, rounds are long.
+func (g *Leg) onTrip(now env.Mono) {
+	if g.shared(now) && g.in.window.trips.long(g.link, now) {
+		g.shorten(now)
+		g.in.window.grown, g.in.window.steps = true, 0
+		g.newRound(now)
+	}
+}
+
+// heed changes the window by its trips in a round while light circuits use the node too. It reports whether it did: else what
+// the queue here says decides.
 func (g *Leg) heed(now env.Mono) bool {
 	w := &g.in.window
 	t := w.trips
 	if !g.shared(now) {
 		if t != nil {
 			t.careful = false
+			t.count, t.least, t.since = 0, 0, 0 // what is judged is of late
 		}
 		return false
 	}
 	most := max(surplusTrips*cellsIn(g.link.longTrip(), g.in.received-w.from, now.Sub(w.began)), leastTripWindow)
 	switch {
-	case t.long(g.link, now):
-		g.shorten(now)
 	case t.round > (g.link.trip+g.link.longTrip())/2: // no more for now
 	case !w.dry && t.round == 0 && w.size > most && g.link.trip > 0: // nobody waits for credit, so there are no trips
 		g.setWindow(most)
@@ -134,7 +147,10 @@ func (g *Leg) heed(now env.Mono) bool {
 func (g *Leg) shorten(now env.Mono) {
 	w, l := &g.in.window, g.link
 	t := w.trips
-	least := t.least
+	least, most := t.least, w.size/tripStep
+	if !t.careful {
+		most = w.size - w.size/tripFirst
+	}
 	t.count, t.least, t.careful = 0, 0, true
 	if t.since == 0 {
 		t.since, t.size, t.first, t.lately = now, w.size, least, least
@@ -147,15 +163,16 @@ func (g *Leg) shorten(now env.Mono) {
 			return
 		}
 	}
-	g.setWindow(max(leastTripWindow, w.size-w.size/4, int(int64(w.size)*int64(l.longTrip())/int64(least))))
+	g.setWindow(max(leastTripWindow, w.size-most, int(int64(w.size)*int64(l.longTrip())/int64(least))))
 }
 
 // A circuit is light that has carried cells for lightSince at no more than a part, one in lightShare, of the highest rate of a
-// circuit that the node has seen lately.
+// circuit that the node has seen lately, and was not held back by lack of credit.
 const (
 	lightShare = 8
 	lightSince = 100 * time.Millisecond
 	lightKept  = time.Second            // after a cell of a light circuit there may be more
+	lightHeld  = 300 * time.Millisecond // a circuit that ran out of credit is slow, and not light, for so long
 	rateTime   = 100 * time.Millisecond // over which a rate is taken
 	rateUnit   = 256                    // parts of a cell in which it is counted
 )
@@ -164,11 +181,12 @@ const (
 type load struct {
 	last  env.Mono // cell
 	since env.Mono // it has been light, with no pause of lightKept; 0 if it is not
+	held  env.Mono // when it last ran out of credit with more to send; 0 if never
 	rate  int32    // parts of cells in rateTime: older ones weigh less
 }
 
-// carried is told of each cell of the leg.
-func (g *Leg) carried(now env.Mono) {
+// carried is told of each cell of the leg, and whether it was the last that there was credit for with more to send.
+func (g *Leg) carried(now env.Mono, dry bool) {
 	x, ls := &g.load, g.link.links
 	pause := now.Sub(x.last)
 	x.last = now
@@ -179,8 +197,11 @@ func (g *Leg) carried(now env.Mono) {
 	if x.rate > trippingFrom*rateUnit && g.in.window.trips == nil {
 		g.in.window.trips = new(trips)
 	}
+	if dry {
+		x.held = now
+	}
 	switch {
-	case x.rate > ls.most/lightShare:
+	case x.rate > ls.most/lightShare, x.held != 0 && now.Sub(x.held) < lightHeld:
 		x.since = 0
 	case x.since == 0 || pause > lightKept:
 		x.since = now

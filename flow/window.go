@@ -81,11 +81,14 @@ func (g *Leg) arrived(dry bool) {
 		v.window.steps = 0
 	}
 	v.received++
-	v.window.trips.onCell(g.link, v.received, dry, now)
-	g.carried(now)
+	g.carried(now, dry)
+	trip := v.window.trips.onCell(g.link, v.received, dry, now)
 	v.window.dry = v.window.dry || dry && v.received > v.window.dryFrom
 	v.window.low = min(v.window.low, q)
 	g.lastIn = now
+	if trip {
+		g.onTrip(now)
+	}
 	if g.shrunk() {
 		g.mayRest()
 	}

@@ -89,6 +89,7 @@ func shellFamilies() []family {
 		gauge("cepa_loop_queue_events", "loop_queued", "Events that wait for the loop now."),
 		gauge("cepa_loop_timers", "loop_timers", "Timers of the loop now."),
 		scaled(gauge("cepa_loop_longest_event_seconds", "loop_longest_event_us", "The longest that one event has held the loop since the start."), 1e-6),
+		gauge("cepa_processors", "processors", "Processors that the node may use; go_sched_gomaxprocs_threads is how many it has work for."),
 		gauge("cepa_exit_connections", "conns", "TCP connections to destinations now, those that are closing included."),
 		gauge("cepa_exit_dials", "dials", "Attempts to connect to destinations now."),
 		gauge("cepa_exit_lookups_running", "lookups", "Look-ups of names now."),
@@ -111,5 +112,4 @@ var leftOut = map[string]string{
 	"open_files":            "process_open_fds",
 	"open_files_limit":      "process_max_fds",
 	"cpu_ms":                "process_cpu_seconds_total",
-	"processors":            "go_sched_gomaxprocs_threads",
 }

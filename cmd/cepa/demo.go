@@ -17,6 +17,7 @@ import (
 	"cepa/control"
 	"cepa/daemon"
 	"cepa/demo"
+	"cepa/internal/procs"
 )
 
 func demoCommand() *cli.Command {
@@ -89,6 +90,7 @@ func runDemo(c *cli.Context) error {
 	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	say := speaker(c.App.ErrWriter)
+	defer procs.Govern()()
 	d, err := demo.Start(ctx, demo.Options{
 		Ports: c.StringSlice("port"), DNS: c.String("dns"),
 		Relays: c.Int("relays"), Authorities: c.Int("authorities"), Socks: socks, AnySocks: !c.IsSet("socks") && (len(program) > 0 || c.Bool("self-test")),

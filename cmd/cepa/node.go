@@ -18,6 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"cepa/daemon"
+	"cepa/internal/procs"
 )
 
 // stopTimeout is how long a node may take to end in order.
@@ -148,6 +149,7 @@ func runNode(role string) cli.ActionFunc {
 		if c.Bool("attached") {
 			ctx, r.options.Go = daemon.Attach(ctx, os.Stdin)
 		}
+		defer procs.Govern()()
 		return r.run(ctx)
 	}
 }

@@ -9,17 +9,22 @@ import (
 )
 
 // shrink makes a scenario smaller, one change after the other, as long as the same checker fires: at first with
-// the same seed, and when nothing helps any more with some others, since a change changes all that is drawn by lot.
+// the same seed, and when nothing helps any more with some others, since a change changes all that is drawn by lot. What
+// takes most away is tried with all of them before the rest.
 // It ends early when the search's context does.
 func (x *search) shrink(s *scenario.Scenario, seed uint64, v simnet.Violation) (*scenario.Scenario, uint64, simnet.Violation, error) {
 	most := x.o.Shrinks
 	if most == 0 {
 		most = 300
 	}
-	for _, others := range [][]uint64{nil, {1, 2, 3}} {
+	others := []uint64{1, 2, 3}
+	for _, round := range []struct {
+		changes func(*scenario.Scenario, simnet.Violation) []change
+		others  []uint64
+	}{{large, nil}, {large, others}, {changes, nil}, {changes, others}} {
 		failed := 0
 		for i := 0; ; i++ {
-			list := changes(s, v)
+			list := round.changes(s, v)
 			if failed >= len(list) {
 				break // none of them helps
 			}
@@ -31,7 +36,7 @@ func (x *search) shrink(s *scenario.Scenario, seed uint64, v simnet.Violation) (
 			if !list[i%len(list)](smaller) || smaller.Check() != nil {
 				continue
 			}
-			for _, other := range append([]uint64{seed}, others...) {
+			for _, other := range append([]uint64{seed}, round.others...) {
 				if x.shrinks >= most {
 					return s, seed, v, nil
 				}
@@ -64,8 +69,8 @@ func clone(s *scenario.Scenario) (*scenario.Scenario, error) {
 // change makes a scenario smaller, and reports whether there was anything to do.
 type change func(*scenario.Scenario) bool
 
-// changes are those to be tried, those that take most away first.
-func changes(s *scenario.Scenario, v simnet.Violation) []change {
+// large are changes that take much away.
+func large(s *scenario.Scenario, v simnet.Violation) []change {
 	list := []change{
 		func(s *scenario.Scenario) bool { return hasten(s, v) },
 		func(s *scenario.Scenario) bool { return shorten(s, time.Duration(v.Time)) },
@@ -77,11 +82,15 @@ func changes(s *scenario.Scenario, v simnet.Violation) []change {
 	for i := range s.Faults {
 		list = append(list, func(s *scenario.Scenario) bool { return cut(&s.Faults, i, i+1) })
 	}
-	list = append(list,
-		func(s *scenario.Scenario) bool {
-			quiet, _ := s.QuietFrom()
-			return shorten(s, time.Duration(quiet)+10*time.Second)
-		},
+	return append(list, func(s *scenario.Scenario) bool {
+		quiet, _ := s.QuietFrom()
+		return shorten(s, time.Duration(quiet)+10*time.Second)
+	})
+}
+
+// changes are all that are tried, those that take most away first.
+func changes(s *scenario.Scenario, v simnet.Violation) []change {
+	list := append(large(s, v),
 		func(s *scenario.Scenario) bool { return less(&s.Clients[0].Count, 1) },
 		func(s *scenario.Scenario) bool { return less(&s.Network.Authorities, 1) },
 		func(s *scenario.Scenario) bool { return less(&s.Network.Authorities, s.Network.Authorities/2+1) },
