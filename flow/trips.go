@@ -132,6 +132,8 @@ func (g *Leg) heed(now env.Mono) bool {
 	case t.round > (g.link.trip+g.link.longTrip())/2: // no more for now
 	case !w.dry && t.round == 0 && w.size > most && g.link.trip > 0: // nobody waits for credit, so there are no trips
 		g.setWindow(most)
+		w.grown, w.steps = false, 0 // it was not too large, and may soon be too small
+		return true
 	case t.careful && t.round == 0: // nor while nothing is known
 	case t.careful && w.dry && w.low == 0:
 		g.setWindow(w.size + carefulStep)
