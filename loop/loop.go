@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"cepa/env"
+	"cepa/internal/procs"
 )
 
 // ErrStopped says that the loop was stopped before it could do what was asked.
@@ -52,7 +53,7 @@ type Options struct {
 	// LocalAddr4 and LocalAddr6 are the addresses that exit connections come from; the system
 	// chooses where they are invalid.
 	LocalAddr4, LocalAddr6 netip.Addr
-	PoolSize               int // workers of Pool, default GOMAXPROCS
+	PoolSize               int // workers of Pool, default: one for each processor
 }
 
 // Loop is one actor's event loop and environment.
@@ -125,7 +126,7 @@ func New(opts Options) (*Loop, error) {
 		opts.Resolver = net.DefaultResolver
 	}
 	if opts.PoolSize <= 0 {
-		opts.PoolSize = runtime.GOMAXPROCS(0)
+		opts.PoolSize = procs.All()
 	}
 	if opts.StateDir == "" {
 		l.store = newMemoryStore(l)
