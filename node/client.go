@@ -207,8 +207,8 @@ func (c *Client) Counters() map[string]int64 {
 	m := make(map[string]int64)
 	flowCounters(m, &c.stats, c.budget)
 	s := c.circuits.Stats()
-	addCounters(m, "circuit_", s)
-	addCounters(m, "directory_", c.follower.Stats())
+	circuitNames.add(m, s)
+	followerNames.add(m, c.follower.Stats())
 	m["directory_circuits"] = int64(c.fetch.Circuits())
 	if v := c.follower.Current(); v != nil {
 		m["consensus_relays"] = int64(len(v.Relays))

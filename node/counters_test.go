@@ -57,8 +57,8 @@ func TestCountersDoNotCollide(t *testing.T) {
 	w.join()
 	for _, pair := range [][2]any{{w.relays[0].follower.Stats(), w.relays[0].agent.Stats()}} {
 		a, b := map[string]int64{}, map[string]int64{}
-		addCounters(a, "", pair[0])
-		addCounters(b, "", pair[1])
+		namesOf("", pair[0]).add(a, pair[0])
+		namesOf("", pair[1]).add(b, pair[1])
 		for name := range a {
 			if _, ok := b[name]; ok {
 				t.Errorf("two counters are called directory_%s", name)

@@ -353,16 +353,16 @@ func (r *Relay) Stop() {
 
 // Counters are figures for the control API, name to value.
 func (r *Relay) Counters() map[string]int64 {
-	m := make(map[string]int64)
+	m := make(map[string]int64, 256)
 	flowCounters(m, &r.stats, r.budget)
-	addCounters(m, "relay_", r.relay.Stats())
-	addCounters(m, "directory_", r.follower.Stats())
-	addCounters(m, "directory_", r.agent.Stats())
+	relayNames.add(m, r.relay.Stats())
+	followerNames.add(m, r.follower.Stats())
+	agentNames.add(m, r.agent.Stats())
 	if r.authority != nil {
-		addCounters(m, "authority_", r.authority.Stats())
-		addCounters(m, "measure_", r.measurer.Stats())
+		authorityNames.add(m, r.authority.Stats())
+		measureNames.add(m, r.measurer.Stats())
 	}
-	addCounters(m, "speed_test_", r.speed.Stats())
+	speedNames.add(m, r.speed.Stats())
 	m["directory_circuits"] = int64(r.fetch.Circuits())
 	if c := r.follower.Current(); c != nil {
 		m["consensus_relays"] = int64(len(c.Relays))
