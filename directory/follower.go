@@ -44,6 +44,7 @@ type FollowerConfig struct {
 // FollowerStats are counters, read on the loop.
 type FollowerStats struct {
 	Rounds     uint64 // times that sources were asked for heads
+	Fruitless  int    // of these, those in a row until now that brought nothing new
 	Heads      uint64 // heads asked for
 	Bodies     uint64 // bodies asked for
 	Diffs      uint64 // diffs asked for
@@ -195,7 +196,11 @@ func (f *Follower) Stop() {
 }
 
 // Stats returns a copy of the counters.
-func (f *Follower) Stats() FollowerStats { return f.stats }
+func (f *Follower) Stats() FollowerStats {
+	s := f.stats
+	s.Fruitless = f.failures
+	return s
+}
 
 // Current returns the consensus in use, or nil when there is none that is valid now, or when it requires what this
 // version does not speak.

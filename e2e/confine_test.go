@@ -293,7 +293,17 @@ func TestExecRefusesAndPassesSignals(t *testing.T) {
 	if code != 125 || !strings.Contains(out, "no client answers on "+free) {
 		t.Errorf("without a port: status %d, %s", code, out)
 	}
-	if os.Getuid() == 0 { // what works for root must also for others
+	if info, err := os.Stat("/dev/net/tun"); err == nil && os.Getuid() == 0 { // what works for root must also for others
+		if mode := info.Mode().Perm(); mode&0o006 != 0o006 {
+			out, code := asNobody(t, "exec", "--socks", o.socks, "--", "touch", dir+"/ran")
+			if code != 125 || !strings.Contains(out, "chmod 0666 /dev/net/tun") || !strings.Contains(out, "Nothing was run") {
+				t.Errorf("as an ordinary user, where the device is for root only: status %d, %s", code, out)
+			}
+			if err := os.Chmod("/dev/net/tun", 0o666); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = os.Chmod("/dev/net/tun", mode) })
+		}
 		if out, code := asNobody(t, "exec", "--socks", o.socks, "--", "curl", "-sS", "http://hello.demo/"); code != 0 || !strings.Contains(out, "Hello from") {
 			t.Errorf("as an ordinary user: status %d, %s", code, out)
 		}

@@ -6,6 +6,7 @@ func directoryFamilies() []family {
 		gauge("cepa_consensus_listed", "consensus_lists_this", "1 when the consensus in use lists this relay, which means that authorities reach its port; 0 when not."),
 		gauge("cepa_directory_circuits", "directory_circuits", "One-hop circuits for directory requests now."),
 		total("cepa_consensus_rounds_total", "directory_rounds", "Times that sources were asked for a newer consensus."),
+		gauge("cepa_consensus_fruitless_rounds", "directory_fruitless", "Of these, those in a row until now that brought none."),
 		by(total("cepa_consensus_requests_total", "", "Requests for heads, bodies and diffs of consensuses."), "document", "directory_heads", "head", "directory_bodies", "body", "directory_diffs", "diff"),
 		by(total("cepa_consensus_fetched_bytes_total", "", "Bytes of bodies and diffs of consensuses that were fetched."), "document", "directory_body_bytes", "body", "directory_diff_bytes", "diff"),
 		total("cepa_consensus_accepted_total", "directory_accepted", "Consensuses that came into use."),

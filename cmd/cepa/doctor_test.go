@@ -58,28 +58,31 @@ func TestDoctorFindsEachFault(t *testing.T) {
 		"clock, few relays":   {func(f *facts) { f.after["clock_skew_ms"], f.after["clock_skew_relays"] = 90_000, 1 }, "clock", levelWarning, "too few"},
 		"clock and consensus": {func(f *facts) { f.status.Consensus.ValidAfter = f.now.Add(time.Hour); f.after["clock_skew_relays"] = 0 }, "clock", levelError, "begins 1h"},
 		"old consensus":       {func(f *facts) { f.now = f.now.Add(90 * time.Minute) }, "consensus", levelWarning, "newer ones did not come"},
-		"ended consensus":     {func(f *facts) { f.now = f.now.Add(4 * time.Hour) }, "consensus", levelError, "ended 2h"},
-		"too old":             {func(f *facts) { f.after["protocols_missing_required"] = 2 }, "version", levelError, "requires"},
-		"soon too old":        {func(f *facts) { f.after["protocols_missing_recommended"] = 1 }, "version", levelWarning, "recommends"},
-		"closed port":         {func(f *facts) { f.after["consensus_lists_this"], f.after["inbound_relay_links"] = 0, 0 }, "port", levelError, "no relay has come"},
-		"port not reached":    {func(f *facts) { f.after["consensus_lists_this"], f.after["reach"] = 0, 3 }, "port", levelError, "do not reach"},
-		"moved":               {func(f *facts) { f.after["observed_elsewhere"] = 12 }, "address", levelWarning, "12 of 21"},
-		"few files":           {func(f *facts) { f.after["open_files_limit"] = 1024 }, "files", levelWarning, "bounds"},
-		"many files":          {func(f *facts) { f.after["open_files"] = 60000 }, "files", levelWarning, "60000 of 65536"},
-		"no files":            {func(f *facts) { f.after["open_files"] = 65530 }, "files", levelError, "fail"},
-		"disk full":           {func(f *facts) { f.diskFree = 1 << 20 }, "disk", levelError, "1 MiB"},
-		"disk filling":        {func(f *facts) { f.diskFree = 100 << 20 }, "disk", levelWarning, "100 MiB"},
-		"open folder":         {func(f *facts) { f.mode = os.ModeDir | 0o755 }, "folder", levelWarning, "mode 755"},
-		"victims":             {func(f *facts) { f.after["budget_victims"] = 4 }, "memory", levelError, "4 circuits"},
-		"budget full":         {func(f *facts) { f.after["budget_used_bytes"] = 250 << 20 }, "memory", levelWarning, "250 of 256"},
-		"budget too large":    {func(f *facts) { f.memory = 300 << 20 }, "memory", levelWarning, "more than half"},
-		"processor":           {func(f *facts) { f.after["cpu_ms"] = 4900 }, "processor", levelWarning, "97 %"},
-		"uplink":              {func(f *facts) { f.after["queued_bytes"] = 30 << 20 }, "uplink", levelWarning, "30 MiB wait to be sent, 6s"},
-		"line is dead":        {func(f *facts) { f.after["queued_bytes"] = 30 << 20; f.after["transport_bytes_written"] = 1 << 20 }, "uplink", levelWarning, "0.0 Mbit/s"},
-		"loop held":           {func(f *facts) { f.after["loop_longest_event_us"] = 5_000_000 }, "loop", levelWarning, "5s"},
-		"handshakes now":      {func(f *facts) { f.after["relay_refused_age"] = 3 }, "handshakes", levelWarning, "refused now"},
-		"handshakes once":     {func(f *facts) { f.after["relay_refused_age"], f.before["relay_refused_age"] = 500, 500 }, "handshakes", levelWarning, "500 of 1500"},
-		"flood":               {func(f *facts) { f.after["relay_refused_rate"] = 900 }, "handshakes", levelWarning, "not this node's fault"},
+		"old, of a client": {func(f *facts) {
+			f.now, f.status.Role, f.after["directory_fruitless"] = f.now.Add(90*time.Minute), "client", 2
+		}, "consensus", levelWarning, "newer ones did not come"},
+		"ended consensus":  {func(f *facts) { f.now = f.now.Add(4 * time.Hour) }, "consensus", levelError, "ended 2h"},
+		"too old":          {func(f *facts) { f.after["protocols_missing_required"] = 2 }, "version", levelError, "requires"},
+		"soon too old":     {func(f *facts) { f.after["protocols_missing_recommended"] = 1 }, "version", levelWarning, "recommends"},
+		"closed port":      {func(f *facts) { f.after["consensus_lists_this"], f.after["inbound_relay_links"] = 0, 0 }, "port", levelError, "no relay has come"},
+		"port not reached": {func(f *facts) { f.after["consensus_lists_this"], f.after["reach"] = 0, 3 }, "port", levelError, "do not reach"},
+		"moved":            {func(f *facts) { f.after["observed_elsewhere"] = 12 }, "address", levelWarning, "12 of 21"},
+		"few files":        {func(f *facts) { f.after["open_files_limit"] = 1024 }, "files", levelWarning, "bounds"},
+		"many files":       {func(f *facts) { f.after["open_files"] = 60000 }, "files", levelWarning, "60000 of 65536"},
+		"no files":         {func(f *facts) { f.after["open_files"] = 65530 }, "files", levelError, "fail"},
+		"disk full":        {func(f *facts) { f.diskFree = 1 << 20 }, "disk", levelError, "1 MiB"},
+		"disk filling":     {func(f *facts) { f.diskFree = 100 << 20 }, "disk", levelWarning, "100 MiB"},
+		"open folder":      {func(f *facts) { f.mode = os.ModeDir | 0o755 }, "folder", levelWarning, "mode 755"},
+		"victims":          {func(f *facts) { f.after["budget_victims"] = 4 }, "memory", levelError, "4 circuits"},
+		"budget full":      {func(f *facts) { f.after["budget_used_bytes"] = 250 << 20 }, "memory", levelWarning, "250 of 256"},
+		"budget too large": {func(f *facts) { f.memory = 300 << 20 }, "memory", levelWarning, "more than half"},
+		"processor":        {func(f *facts) { f.after["cpu_ms"] = 4900 }, "processor", levelWarning, "97 %"},
+		"uplink":           {func(f *facts) { f.after["queued_bytes"] = 30 << 20 }, "uplink", levelWarning, "30 MiB wait to be sent, 6s"},
+		"line is dead":     {func(f *facts) { f.after["queued_bytes"] = 30 << 20; f.after["transport_bytes_written"] = 1 << 20 }, "uplink", levelWarning, "0.0 Mbit/s"},
+		"loop held":        {func(f *facts) { f.after["loop_longest_event_us"] = 5_000_000 }, "loop", levelWarning, "5s"},
+		"handshakes now":   {func(f *facts) { f.after["relay_refused_age"] = 3 }, "handshakes", levelWarning, "refused now"},
+		"handshakes once":  {func(f *facts) { f.after["relay_refused_age"], f.before["relay_refused_age"] = 500, 500 }, "handshakes", levelWarning, "500 of 1500"},
+		"flood":            {func(f *facts) { f.after["relay_refused_rate"] = 900 }, "handshakes", levelWarning, "not this node's fault"},
 		"asleep": {func(f *facts) {
 			f.status.Percent, f.status.Doing, f.status.Consensus, f.after = 0, control.Hibernating, nil, map[string]int64{}
 			f.status.Problems = []control.Problem{{Code: "hibernating", Text: "the month is used up", Do: "nothing"}}
@@ -107,6 +110,11 @@ func TestDoctorFindsEachFault(t *testing.T) {
 		}
 	}
 	f := healthy()
+	f.now, f.status.Role = f.now.Add(90*time.Minute), "client"
+	if x := f.checkConsensus(); x.Level != levelOK {
+		t.Errorf("a client that has not looked for the next consensus yet: %+v", x)
+	}
+	f = healthy()
 	f.status.Consensus = nil
 	if x := f.checkConsensus(); x.Level != levelError || x.Suggestion == "" {
 		t.Errorf("no consensus: %+v", x)

@@ -15,7 +15,10 @@ import (
 // openDevice makes the TUN device in this process's namespace, with its addresses and the default routes.
 func openDevice() (int, error) {
 	fd, err := tun.Open(0)
-	if errors.Is(err, tun.ErrMissing) {
+	switch {
+	case errors.Is(err, tun.ErrMissing) && errors.Is(err, unix.EACCES):
+		return -1, fmt.Errorf("%w: it should be open to all, as systems make it: 'chmod 0666 /dev/net/tun' as root", err)
+	case errors.Is(err, tun.ErrMissing):
 		return -1, fmt.Errorf("%w: 'modprobe tun' as root, and in a container pass the device in", err)
 	}
 	if err == nil {
