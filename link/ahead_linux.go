@@ -1,6 +1,10 @@
 package link
 
-import "time"
+import (
+	"time"
+
+	"cepa/env"
+)
 
 // ahead sets how much the kernel takes of a link ahead of TCP by how fast it takes it: 128 KiB are nothing on a link of
 // 1 Gbit/s, and a second on one of 1 Mbit/s, in which nothing overtakes. It belongs to the goroutine that writes.
@@ -11,16 +15,12 @@ type ahead struct {
 	last   time.Time // of the last write
 	bytes  int       // since then
 	rate   float64   // bytes a second; 0: not known
-	limit  int       // that is set; 0 is unsentLimit
+	limit  int       // that is set; 0 is env.MostAhead
 }
 
 const (
 	aheadTime = 50 * time.Millisecond // after which the rate is worth looking at
 	aheadIdle = time.Millisecond      // without a write the rate says nothing
-	aheadSlow = 10 * time.Millisecond // what the kernel takes of a slow link, by rate,
-	aheadFast = 2 * time.Millisecond  // and of a fast one, which is one with
-	aheadMore = 16 << 10              // so many bytes in that time
-	aheadFew  = 4 << 10               // the least for any
 )
 
 // wrote is told that the kernel took n bytes, when it was asked to, and when it did: which is the same unless it had no
@@ -45,13 +45,12 @@ func (a *ahead) wrote(began, now time.Time, n int) int {
 	}
 	a.rate += (rate - a.rate) / 2
 	a.since, a.bytes = now, 0
-	limit := min(a.rate*aheadSlow.Seconds(), max(aheadMore, a.rate*aheadFast.Seconds()), unsentLimit)
 	was := a.limit
 	if was == 0 {
-		was = unsentLimit
+		was = env.MostAhead
 	}
-	want := max(int(limit), aheadFew)
-	if want > was*3/4 && want < was*5/4 && want != unsentLimit || want == was {
+	want := env.Ahead(a.rate)
+	if want > was*3/4 && want < was*5/4 && want != env.MostAhead || want == was {
 		return 0
 	}
 	a.limit = want

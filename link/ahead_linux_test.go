@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"cepa/env"
 )
 
 // What the kernel takes ahead of TCP is 10 ms on a slow link, 2 ms on a fast one and no more than 128 KiB; times in which
@@ -16,11 +18,11 @@ func TestAheadGoesByRate(t *testing.T) {
 		rate, least, most int
 		full              bool
 	}{
-		{10_000, aheadFew, aheadFew, true}, {1_000_000, 7_500, 12_500, true}, {12_500_000, 19_000, 31_000, true},
-		{1_000_000_000, unsentLimit, unsentLimit, true}, {1_000_000, unsentLimit, unsentLimit, false},
+		{10_000, 4 << 10, 4 << 10, true}, {1_000_000, 7_500, 12_500, true}, {12_500_000, 19_000, 31_000, true},
+		{1_000_000_000, env.MostAhead, env.MostAhead, true}, {1_000_000, env.MostAhead, env.MostAhead, false},
 	} {
 		var a ahead
-		limit, now := unsentLimit, time.Unix(1, 0)
+		limit, now := env.MostAhead, time.Unix(1, 0)
 		for range 10 { // bursts of 200 ms, and a second without anything
 			for range 400 {
 				began := now
@@ -93,14 +95,14 @@ func TestAheadOfARealConnection(t *testing.T) {
 		}
 		return false
 	}
-	if lowat() != unsentLimit {
+	if lowat() != env.MostAhead {
 		t.Fatalf("at first %d", lowat())
 	}
 	if !write(func() bool { return lowat() < 64<<10 }) {
 		t.Errorf("to a slow reader: %d", lowat())
 	}
 	close(slow)
-	if !write(func() bool { return lowat() == unsentLimit }) {
+	if !write(func() bool { return lowat() == env.MostAhead }) {
 		t.Errorf("to a fast reader: %d", lowat())
 	}
 }

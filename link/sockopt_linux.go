@@ -1,12 +1,10 @@
 package link
 
-import "syscall"
+import (
+	"syscall"
 
-// unsentLimit is how many bytes the kernel takes that TCP cannot send yet, at most and at first. What waits in the kernel
-// can no longer be overtaken, so it is little: an interactive cell must not wait behind a bulk transfer's megabytes. It is
-// about what a link of 10 Gbit/s sends in the time that the writer needs to wake up and encrypt more. On a slow link it is
-// less: see ahead.
-const unsentLimit = 128 << 10
+	"cepa/env"
+)
 
 const tcpNotSentLowat = 25 // TCP_NOTSENT_LOWAT, which package syscall lacks
 
@@ -18,7 +16,7 @@ func tune(conn tcpConn) {
 	}
 	if raw, err := sc.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {
-			limitUnsent(fd, unsentLimit)
+			limitUnsent(fd, env.MostAhead) // at first: see ahead
 		})
 	}
 }

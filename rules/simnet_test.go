@@ -41,6 +41,7 @@ var simulatorCalls = []string{
 	"directory.NewNetwork", "directory.ParsePolicy",
 	"directory.OpenRumour", // its gossip, in memberlist's place, reads rumours as package directory/gossip does
 	"cell.ParseAddress",    // of a user's destination
+	"env.Ahead",            // what a kernel takes of a link, which the daemon sets by it
 	"cert.MemoKey",
 	"simnet/parallel.New", "simnet/parallel.NewMemo",
 	"simnet/baseline.Known", "simnet/baseline.Names", "simnet/baseline.Rules", "simnet/baseline.Unbounded",

@@ -14,7 +14,6 @@ const (
 	windowMost  = 16 << 20
 	readerStart = 128 << 10 // bytes that a receiver holds at first for an application that does not read
 	readerMost  = 4 << 20   // and for one that has read much
-	unsentLinks = 128 << 10 // bytes of a link that the kernel takes ahead of what TCP may send, at most
 	unsentConns = 64 << 10  // the same of other connections
 )
 

@@ -12,7 +12,7 @@ func (e *end) unsent() int {
 	case !e.link:
 		return max(unsentConns, 2*e.window-e.under)
 	case e.w.cfg.Unsent == 0:
-		return e.speed.unsent(unsentLinks)
+		return e.speed.unsent()
 	}
 	return e.w.cfg.Unsent
 }
@@ -26,12 +26,8 @@ type speed struct {
 }
 
 const (
-	speedTime   = 50 * time.Millisecond // after which the rate is worth looking at
-	speedIdle   = time.Millisecond      // without anything that waits the rate says nothing
-	unsentSlow  = 10 * time.Millisecond // what the kernel takes of a slow link, by rate
-	unsentFast  = 2 * time.Millisecond  // and of a fast one, which is one with
-	unsentLeast = 16 << 10              // so many bytes in that time
-	unsentFew   = 4 << 10               // the least for any
+	speedTime = 50 * time.Millisecond // after which the rate is worth looking at
+	speedIdle = time.Millisecond      // without anything that waits the rate says nothing
 )
 
 // took is told that the kernel took n bytes, and that so many wait.
@@ -57,10 +53,9 @@ func (s *speed) took(now env.Mono, n, left int) {
 }
 
 // unsent is how much is to be taken ahead of TCP, at most.
-func (s *speed) unsent(most int) int {
+func (s *speed) unsent() int {
 	if s.rate == 0 {
-		return most
+		return env.MostAhead
 	}
-	n := min(s.rate*unsentSlow.Seconds(), max(unsentLeast, s.rate*unsentFast.Seconds()), float64(most))
-	return max(int(n), min(unsentFew, most))
+	return env.Ahead(s.rate)
 }

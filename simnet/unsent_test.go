@@ -11,12 +11,12 @@ import (
 // do not count.
 func TestUnsentByRate(t *testing.T) {
 	t.Parallel()
-	const most = 128 << 10
+	const most = env.MostAhead
 	for _, c := range []struct{ rate, least, most int }{
 		{10_000, 4 << 10, 4 << 10}, {1_000_000, 9_500, 10_500}, {12_500_000, 24_000, 26_000}, {1_000_000_000, most, most},
 	} {
 		var s speed
-		if s.unsent(most) != most {
+		if s.unsent() != most {
 			t.Error("less at once")
 		}
 		now := env.Mono(time.Second)
@@ -28,7 +28,7 @@ func TestUnsentByRate(t *testing.T) {
 			s.took(now, c.rate/1000, 0)
 			now = now.Add(time.Second)
 		}
-		if n := s.unsent(most); n < c.least || n > c.most {
+		if n := s.unsent(); n < c.least || n > c.most {
 			t.Errorf("%d bytes a second: %d", c.rate, n)
 		}
 	}
