@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -328,13 +329,21 @@ func (o *overlay) wentThroughExits(t testing.TB, before exitCounters, connects, 
 
 // freePort finds an address that nobody listens on.
 func freePort() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	// Not one that the system may give to a node of another overlay in the meantime: below 32768.
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000))
+		if _, taken := ports.LoadOrStore(address, true); taken {
+			continue
+		}
+		if ln, err := net.Listen("tcp", address); err == nil {
+			ln.Close()
+			return address, nil
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String(), nil
+	return "", errors.New("no port is free")
 }
+
+var ports sync.Map // that freePort has given
 
 // finish runs a command to its end and returns its output and exit status.
 func finish(t testing.TB, limit time.Duration, cmd *exec.Cmd) (out string, code int) {
