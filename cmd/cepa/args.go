@@ -94,7 +94,7 @@ func flagWords(flags []cli.Flag, rest []string, path string) (int, error) {
 			}
 			continue
 		}
-		if _, isBool := f.(*cli.BoolFlag); isBool || inline {
+		if d, ok := f.(cli.DocGenerationFlag); ok && !d.TakesValue() || inline {
 			return 1, nil
 		}
 		if len(rest) < 2 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"flag"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -95,5 +96,23 @@ func flagDefault(f cli.Flag) string {
 		return ""
 	default:
 		return strings.Trim(text, `"`)
+	}
+}
+
+// commonFlag is a flag that urfave/cli has once for all apps, and writes to when it reads arguments: as it is, two apps in one
+// program, such as two tests, could not run at a time.
+type commonFlag struct{ *cli.BoolFlag }
+
+// Apply implements cli.Flag.
+func (f commonFlag) Apply(set *flag.FlagSet) error {
+	own := *f.BoolFlag
+	return own.Apply(set)
+}
+
+func init() {
+	for _, f := range []*cli.Flag{&cli.HelpFlag, &cli.VersionFlag} {
+		if b, ok := (*f).(*cli.BoolFlag); ok {
+			*f = commonFlag{b}
+		}
 	}
 }
