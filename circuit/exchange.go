@@ -2,6 +2,7 @@ package circuit
 
 import (
 	"fmt"
+	"slices"
 
 	"cepa/env"
 	"cepa/flow"
@@ -40,6 +41,9 @@ func (x *exchange) Write(p []byte) {
 	case len(x.answer)+len(p) > x.max:
 		x.finish(nil, fmt.Errorf("%w: more than %d bytes", ErrAnswerTooLong, x.max))
 	default:
+		if len(x.answer)+len(p) > cap(x.answer) {
+			x.answer = slices.Grow(x.answer, max(len(p), len(x.answer))) // twice as much: append alone copies four times as often
+		}
 		x.answer = append(x.answer, p...)
 		x.moved()
 	}

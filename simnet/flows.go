@@ -77,9 +77,9 @@ func (c *Client) Open(spec FlowSpec, done func(*Flow)) *Flow {
 	spec.Exchanges = max(spec.Exchanges, 1)
 	f := &Flow{ID: w.nextFlow, Client: c.Host, Spec: spec, Isolation: spec.Isolation, Opened: w.now, life: c.Host.life}
 	f.app = &app{w: w, f: f, client: c, done: done, paused: true}
-	f.app.producing.kind, f.app.producing.fire = KindNone, f.app.produce
+	f.app.producing.who, f.app.producing.act = f.app, actProduce
 	w.on(&f.app.producing, c.Host)
-	f.app.reading.kind, f.app.reading.fire = KindNone, f.app.read
+	f.app.reading.who, f.app.reading.act = f.app, actRead
 	w.on(&f.app.reading, c.Host)
 	w.keep(f)
 	w.after(c.Host, 0, KindNone, func() { f.app.open(c) })
@@ -294,6 +294,20 @@ func (a *app) Close(reason error) {
 	}
 	a.closed = true
 	a.finish(reason)
+}
+
+// The events of an app.
+const (
+	actProduce act = iota
+	actRead
+)
+
+func (a *app) happen(what act) {
+	if what == actRead {
+		a.read()
+		return
+	}
+	a.produce()
 }
 
 // more makes produce run.

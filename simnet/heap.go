@@ -12,9 +12,21 @@ type event struct {
 	host *Host    // whose loop it runs on; nil when it is of the network
 	life uint32   // of that host, when it was scheduled
 	kind Kind
-	fire func()
-	end  *end // that it is part of, or nil: see foresee
+	act  act      // which of its actor's
+	who  happener // what acts
 }
+
+// happener is what has events. An event names it and what it is to do, and no function of its own, which would lie
+// elsewhere in memory: the simulator waits for memory more than for anything else.
+type happener interface{ happen(act) }
+
+// act is which of a happener's events happens.
+type act uint8
+
+// call is the happener of an event that is one function.
+type call func()
+
+func (f call) happen(act) { f() }
 
 // pending reports whether the event is going to happen.
 func (e *event) pending() bool { return e.seq != 0 }
@@ -205,13 +217,13 @@ func (q *events) foresee(list []entry) {
 		if h := e.host; h != nil {
 			seen += uint64(h.busy) + uint64(h.ready.n) + uint64(h.meter.Loop)
 		}
-		if o := e.end; o != nil {
+		if o, ok := e.who.(*end); ok {
 			seen += uint64(o.landed) + uint64(o.under) + uint64(o.held) + uint64(o.acks.n) + uint64(o.sent) + uint64(o.lat)
 		}
 	}
 	for i := range list {
-		o := list[i].e.end
-		if o == nil {
+		o, ok := list[i].e.who.(*end)
+		if !ok {
 			continue
 		}
 		h, f := o.host, o.far
@@ -224,8 +236,8 @@ func (q *events) foresee(list []entry) {
 		}
 	}
 	for i := range list {
-		o := list[i].e.end
-		if o == nil {
+		o, ok := list[i].e.who.(*end)
+		if !ok {
 			continue
 		}
 		h := o.far.host

@@ -125,8 +125,8 @@ func (w *World) Host(spec HostSpec) *Host {
 		h.spec.Buffer = 100 * time.Millisecond
 	}
 	h.up.rate, h.down.rate = spec.Up, spec.Down
-	h.up.ev.fire = func() { h.up.turn(w) }
-	h.wake.fire = h.work
+	h.up.ev.who, h.up.ev.act = h, actTurn
+	h.wake.who, h.wake.act = h, actWork
 	h.disk.saved = make(map[string][]byte)
 	w.hosts = append(w.hosts, h)
 	w.byName[h.Name] = h
@@ -200,6 +200,20 @@ func (h *Host) Listen(port uint16, accept func(env.Conn) env.ConnEvents) netip.A
 // Target is what others dial to open a link with the host.
 func (h *Host) Target() env.Target {
 	return env.Target{Identity: h.identity, Addresses: []netip.AddrPort{netip.AddrPortFrom(h.Address, h.port)}}
+}
+
+// The events of a host.
+const (
+	actWork act = iota // the loop is free
+	actTurn            // its uplink is
+)
+
+func (h *Host) happen(a act) {
+	if a == actTurn {
+		h.up.turn(h.w)
+		return
+	}
+	h.work()
 }
 
 // work runs the next event that waits for the loop.
@@ -368,7 +382,7 @@ func (c clock) Wall() time.Time {
 
 func (c clock) AfterFunc(d time.Duration, f func()) env.Timer {
 	t := &timer{h: c.h, f: f}
-	t.ev.kind, t.ev.fire = KindTimer, t.fire
+	t.ev.kind, t.ev.who = KindTimer, t
 	c.h.w.on(&t.ev, c.h)
 	t.Reset(d)
 	return t
@@ -394,7 +408,7 @@ func (t *timer) Reset(d time.Duration) {
 	t.h.w.queue.schedule(&t.ev, at)
 }
 
-func (t *timer) fire() {
+func (t *timer) happen(act) {
 	if now := t.h.now(); now < t.due { // the clock has been slowed down since
 		t.Reset(t.due.Sub(now))
 		return

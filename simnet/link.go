@@ -14,6 +14,7 @@ import (
 type link struct {
 	*end
 	peer     env.Peer
+	number   uint64 // of the far host
 	events   env.LinkEvents
 	circuits map[uint32]uint64 // numbers of those that a watched host made
 	room     []byte            // lent by Room
@@ -26,7 +27,7 @@ var (
 
 func newLink(e *end, dialled bool) *link {
 	self, peer := e.host, e.far.host
-	l := &link{end: e}
+	l := &link{end: e, number: uint64(peer.index)}
 	l.peer = env.Peer{Identity: peer.identity, Dialled: dialled, Observed: self.Address, Version: 1}
 	l.peer.Address = peer.Target().Addresses[0]
 	if !l.peer.Client() {
@@ -95,7 +96,7 @@ func (l *link) up() bool {
 		l.close(false, closeTime)
 		return false
 	}
-	l.w.trace.add(l.w, h, KindLink, uint64(l.far.host.index), 0)
+	l.w.trace.add(l.w, h, KindLink, l.number, 0)
 	l.events = h.handler.LinkUp(l)
 	if l.events == nil {
 		l.Close(errRefused)
@@ -110,7 +111,7 @@ func (l *link) up() bool {
 
 func (l *link) data(p []byte) {
 	w, h := l.w, l.host
-	w.trace.data(w, h, KindCells, uint64(l.far.host.index), p)
+	w.trace.data(w, h, KindCells, l.number, p)
 	h.charge(time.Duration(len(p)/cell.Size) * h.cpu.Cell)
 	if h.watched {
 		w.watch.deliver(l, p)
@@ -134,7 +135,7 @@ func (l *link) broken(reason error) {
 	if errors.Is(reason, io.EOF) {
 		reason = errEnded
 	}
-	l.w.trace.add(l.w, l.host, KindDown, uint64(l.far.host.index), 0)
+	l.w.trace.add(l.w, l.host, KindDown, l.number, 0)
 	l.events.OnDown(fmt.Errorf("link with %s: %w", l.peer.Identity.Short(), reason))
 }
 

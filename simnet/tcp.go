@@ -112,16 +112,45 @@ func (w *World) newEnd(h, to *Host, link bool) *end {
 	}
 	h.ends = append(h.ends, e)
 	e.congestion.begin()
-	e.flushing.kind, e.flushing.fire = KindFlush, e.flush
-	e.reading.kind, e.reading.fire = KindNone, e.deliver
+	for a, x := range [...]*event{&e.flushing, &e.reading, &e.arriving, &e.landing, &e.acking, &e.stuck, &e.overdue} {
+		x.who, x.act = e, act(a)
+	}
+	e.flushing.kind = KindFlush
 	w.on(&e.flushing, h)
 	w.on(&e.reading, h)
-	e.arriving.fire, e.landing.fire, e.acking.fire = e.arrive, e.land, e.onAck
-	e.stuck.fire = e.retry
-	for _, x := range []*event{&e.flushing, &e.reading, &e.arriving, &e.landing, &e.acking, &e.stuck} {
-		x.end = e
-	}
 	return e
+}
+
+// The events of an end.
+const (
+	actFlush act = iota
+	actDeliver
+	actArrive
+	actLand
+	actAck
+	actRetry
+	actOverdue
+)
+
+func (e *end) happen(a act) {
+	switch a {
+	case actFlush:
+		e.flush()
+	case actDeliver:
+		e.deliver()
+	case actArrive:
+		e.arrive()
+	case actLand:
+		e.land()
+	case actAck:
+		e.onAck()
+	case actRetry:
+		e.retry()
+	case actOverdue:
+		if !e.finSent {
+			e.reset()
+		}
+	}
 }
 
 func (e *end) write(p []byte) {
@@ -547,11 +576,6 @@ func (e *end) close(reset bool, flush time.Duration) {
 	if !e.fin {
 		e.fin = true
 		e.flushSoon()
-	}
-	e.overdue.fire = func() {
-		if !e.finSent {
-			e.reset()
-		}
 	}
 	e.w.queue.schedule(&e.overdue, e.w.now.Add(flush))
 }

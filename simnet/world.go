@@ -187,7 +187,7 @@ func (w *World) RunUntil(limit time.Duration, cond func() bool) bool {
 
 // At calls f as an event of the world at a time, or now when that is past.
 func (w *World) At(at env.Mono, f func()) {
-	e := &event{kind: KindWorld, fire: f}
+	e := &event{kind: KindWorld, who: call(f)}
 	w.queue.schedule(e, max(at, w.now))
 }
 
@@ -198,7 +198,7 @@ func (w *World) After(d time.Duration, f func()) { w.At(w.now.Add(max(d, 0)), f)
 // returns when it has run. It is not called from inside an event.
 func (w *World) Do(h *Host, f func()) {
 	done := false
-	e := &event{kind: KindWorld, fire: func() { f(); done = true }, host: h}
+	e := &event{kind: KindWorld, who: call(func() { f(); done = true }), host: h}
 	if h != nil {
 		e.life = h.life
 	}
@@ -240,7 +240,7 @@ func (w *World) dispatch(e *event) {
 		if e.kind != KindNone {
 			w.trace.add(w, nil, e.kind, 0, 0)
 		}
-		e.fire()
+		e.who.happen(e.act)
 		return
 	}
 	if h.life != e.life {
@@ -264,7 +264,7 @@ func (w *World) perform(h *Host, e *event) {
 	if e.kind != KindNone {
 		w.trace.add(w, h, e.kind, 0, 0)
 	}
-	e.fire()
+	e.who.happen(e.act)
 	if h.cost > 0 {
 		h.meter.Loop += h.cost
 		h.busy = w.now.Add(h.cost)
@@ -274,7 +274,7 @@ func (w *World) perform(h *Host, e *event) {
 
 // after makes fire an event of a host, or of the network when h is nil.
 func (w *World) after(h *Host, d time.Duration, kind Kind, fire func()) *event {
-	e := &event{kind: kind, fire: fire}
+	e := &event{kind: kind, who: call(fire)}
 	w.on(e, h)
 	w.queue.schedule(e, w.now.Add(max(d, 0)))
 	return e
