@@ -37,36 +37,35 @@ const (
 
 // Leg is one circuit's presence on one link.
 type Leg struct {
-	link   *Link
-	id     cell.CircuitID
-	h      LegHandler
-	state  legState
-	opened bool    // by this node
-	head   *queued // CREATE or CREATED to be written
-
-	in    grant
-	rule  *otherHop // in place of this package's for windows; nil but in simulations
-	early uint8     // RELAY_EARLY cells that came
-	late  bool      // a RELAY cell has come: no RELAY_EARLY any more
-
+	// What every cell needs.
+	link     *Link
+	h        LegHandler
+	state    legState
+	opened   bool     // by this node
+	early    uint8    // RELAY_EARLY cells that came
+	late     bool     // a RELAY cell has come: no RELAY_EARLY any more
+	woken    bool     // NextCell may have something
+	starved  bool     // had more to send than credit
 	queue    queue    // cells of the other leg
 	credit   int      // cells that may be sent
 	first    int      // of these, what the neighbour granted with CREATE or CREATED: the rest is lent
-	woken    bool     // NextCell may have something
-	starved  bool     // had more to send than credit
 	quantum  int      // cells left as a sparse circuit
 	round    int      // of the uplink, in which its turn is
 	lastIn   env.Mono // when a cell came
 	lastSent env.Mono
 	load     load
-	moved    env.Mono // when a cell left the queue, or came to it when it was empty
+	moved    env.Mono  // when a cell left the queue, or came to it when it was empty
+	inTurn   node[Leg] // link.sparse or link.active: has something to send and the credit for it
+	in       grant
+	inDue    node[Leg] // link.due
 
+	id        cell.CircuitID
+	head      *queued   // CREATE or CREATED to be written
+	rule      *otherHop // in place of this package's for windows; nil but in simulations
 	inLink    node[Leg]
 	inHead    node[Leg] // link.heads: has a head
-	inDue     node[Leg] // link.due
 	inReturn  node[Leg] // link.returns: has credit to give back
 	inPartial node[Leg] // link.partial: due, but not enough for a CREDIT
-	inTurn    node[Leg] // link.sparse or link.active: has something to send and the credit for it
 }
 
 func newLeg(l *Link, id cell.CircuitID, opened bool) *Leg {

@@ -21,69 +21,68 @@ import (
 // The first three are a Leg, the others a tombstone: dying has had the peer's DESTROY and waits
 // for its own to be written, tombstone the other way round. What may come when is in receive.go.
 type Link struct {
-	links  *Links
-	env    env.Link
-	peer   *env.Peer
-	target env.Target // that was dialled; zero when accepted
-	up     bool
-	dirty  bool // on links.dirty
-	reason error
+	// What every cell needs, in few lines of the processor's cache: a relay has thousands of links.
+	links        *Links
+	env          env.Link
+	last         *Leg
+	circuits     map[cell.CircuitID]*Leg
+	up           bool
+	dirty        bool // on links.dirty
+	ticking      bool
+	creditNow    bool // the tick has come: write CREDIT
+	flushing     bool
+	padding      bool // write PADDING
+	draining     bool // LINK_DRAIN sent or asked for
+	drained      bool // LINK_DRAIN came from the peer
+	drainWritten bool
+	renewing     bool
+	guest        bool // a client, or a relay that the consensus does not list
+	counted      bool // accepted and open
+	lastIn       env.Mono
+	cellsIn      uint64
+	batch        []byte // lent by env, to be sent at the end of this event; nil when nothing is
+	batched      int    // bytes of it that are cells
+	batchSpace   int    // bytes of it that the link took when it was begun
+	lastOut      env.Mono
+	cellsOut     uint64
+	taken        env.Mono  // when the network last took something of what waits below, or began to
+	sparse       list[Leg] // with something to send: before all others, and
+	active       list[Leg] // in turn
+	pace         pace
+	inSparse     node[Link] // links.uplink.sparse
+	inActive     node[Link] // links.uplink.active
+	due          list[Leg]  // with credit to be returned
+	returns      list[Leg]  // with credit to give back
+	partial      list[Leg]  // with credit to be returned when they have come to rest
+	heads        list[Leg]  // with a CREATE or CREATED to be written
+	destroys     []destroy
+	gossip       queue
+	tender       env.Timer // runs tend
+	tendAt       env.Mono  // when tender fires; 0 when it does not run
+	ticker       env.Timer
+	flusher      env.Timer
+	trip         time.Duration // the shortest trip of credit, see trips; 0 if none was seen
 
-	born, lastIn, lastOut env.Mono
-	cellsIn, cellsOut     uint64
-	taken                 env.Mono  // when the network last took something of what waits below, or began to
-	tender                env.Timer // runs tend
-	tendAt                env.Mono  // when tender fires; 0 when it does not run
-	grace                 env.Mono  // nobody is judged before: this node was stopped
-	renewAt               env.Mono
-	renewing              bool
-	doubted               env.Mono // when a link beside this one came up although nothing came on this; 0 if not so
-	draining              bool     // LINK_DRAIN sent or asked for
-	drained               bool     // LINK_DRAIN came from the peer
-	drainWritten          bool
-	drainAt               env.Mono
+	peer    *env.Peer
+	target  env.Target // that was dialled; zero when accepted
+	reason  error
+	born    env.Mono
+	grace   env.Mono // nobody is judged before: this node was stopped
+	renewAt env.Mono
+	doubted env.Mono // when a link beside this one came up although nothing came on this; 0 if not so
+	drainAt env.Mono
 
-	circuits map[cell.CircuitID]*Leg
-	legs     list[Leg] // the same, in the order in which they were made
-	tombs    map[cell.CircuitID]tomb
-	graves   graves
-	windows  int           // cells that the windows of its legs promise
-	trip     time.Duration // the shortest trip of credit, see trips; 0 if none was seen
-	theirs   int           // legs and tombstones with ids that the peer picked
-	given    int           // legs of those
-
+	legs      list[Leg] // those in circuits, in the order in which they were made
+	tombs     map[cell.CircuitID]tomb
+	graves    graves
+	windows   int      // cells that the windows of its legs promise
+	theirs    int      // legs and tombstones with ids that the peer picked
+	given     int      // legs of those
 	idleSince env.Mono // when the last leg went
-	guest     bool     // a client, or a relay that the consensus does not list
-	counted   bool     // accepted and open
 	shares    []*share // narrowest first
-	last      *Leg
-
-	heads     list[Leg] // with a CREATE or CREATED to be written
-	destroys  []destroy
-	due       list[Leg] // with credit to be returned
-	ticker    env.Timer
-	ticking   bool
-	creditNow bool      // the tick has come: write CREDIT
-	returns   list[Leg] // with credit to give back
-	partial   list[Leg] // with credit to be returned when they have come to rest
-	flusher   env.Timer
-	flushing  bool
-	padding   bool // write PADDING
-	gossip    queue
 	gossipIn  bucket
 	gossipOut bucket
 	padIn     bucket
-
-	pace       pace
-	batch      []byte // lent by env, to be sent at the end of this event; nil when nothing is
-	batched    int    // bytes of it that are cells
-	batchSpace int    // bytes of it that the link took when it was begun
-
-	sparse list[Leg] // with something to send: before all others, and
-	active list[Leg] // in turn
-
-	inSparse node[Link] // links.uplink.sparse
-	inActive node[Link] // links.uplink.active
 }
 
 type destroy struct {

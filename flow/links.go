@@ -65,43 +65,43 @@ var (
 
 // Links is the set of open links of one node. It implements env.LinkHandler.
 type Links struct {
+	// What every cell needs.
+	clock   env.Clock
+	stats   *Stats
+	budget  *Budget
+	depth   int     // of events of this package that are being handled
+	dirty   []*Link // that may have something to send
+	clean   []*Link // the other array of dirty
+	soon    env.Timer
+	armed   bool // soon is
+	closed  bool
+	most    int32   // the highest rate of a leg lately, see load
+	spare   *queued // free list
+	spares  int
+	asks    []ask
+	downs   []*Link // closed, nobody told yet
+	uplink  uplink
+	lightAt env.Mono // when a light circuit last carried a cell
+	mostAt  env.Mono // when most was
+	place   int
+	pairs   []cell.CreditPair
+
 	cfg    Config
-	clock  env.Clock
-	budget *Budget
-	stats  *Stats
 	log    *slog.Logger
 	logged bucket
 
-	links  []*Link // open, in the order in which they came up
-	byID   map[cert.Identity][]*Link
-	dials  map[cert.Identity]*dial
-	closed bool
+	links []*Link // open, in the order in which they came up
+	byID  map[cert.Identity][]*Link
+	dials map[cert.Identity]*dial
 
 	sites       map[netip.Prefix]*share
 	relays      map[cert.Identity]*share
 	guests, all share
 	listed      int // links with relays that the consensus lists
 
-	depth int // of events of this package that are being handled
-	asks  []ask
-	downs []*Link // closed, nobody told yet
-	dirty []*Link // that may have something to send
-	clean []*Link // the other array of dirty
-	soon  env.Timer
-	armed bool // soon is
-
-	spare  *queued // free list
-	spares int
-	uplink uplink
-	pairs  []cell.CreditPair
-	place  int
-
 	windows    int // cells of all windows, promised to neighbours
 	doubts     bucket
-	leastBatch int      // for the test that the rule of batch is needed, and for Rules
-	most       int32    // the highest rate of a leg lately, see load
-	mostAt     env.Mono // when that was
-	lightAt    env.Mono // when a light circuit last carried a cell
+	leastBatch int // for the test that the rule of batch is needed, and for Rules
 }
 
 // ask is one call of To.

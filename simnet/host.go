@@ -50,26 +50,37 @@ type HostSpec struct {
 
 // Host is a machine. It lives through crashes of the process on it.
 type Host struct {
+	// What every event needs comes first.
+	w       *World
+	dice    Stream   // jitter and loss
+	busy    env.Mono // the loop is, until then
+	cost    time.Duration
+	life    uint32 // counts starts and ends
+	index   int32
+	alive   bool
+	watched bool          // checkers see its circuits
+	silent  bool          // nothing comes or goes
+	part    int32         // of a partitioned network
+	extra   time.Duration // on each way
+	loss    uint64        // of packets, in units of 2^-32
+	ready   ring[waiting]
+	// Its clock: at base, the monotonic clock showed mono; it runs faster by drift parts in a million.
+	base, mono env.Mono
+	drift      int64
+	skew       time.Duration
+	meter      Meter
+	up, down   access
+	cpu        CPU
+	wake       event
+
 	Name    string
 	Address netip.Addr
-
-	w      *World
-	spec   HostSpec
-	cpu    CPU
-	index  int32
-	region int
-	dice   Stream // jitter and loss
-
-	// The process on it.
-	life  uint32 // counts starts and ends
-	alive bool
-	env   env.Env
-	busy  env.Mono // the loop is, until then
-	cost  time.Duration
-	ready ring[waiting]
-	wake  event
-	cores []env.Mono // until when each is busy
-	ends  []*end
+	spec    HostSpec
+	region  int
+	env     env.Env    // of the process on it
+	cores   []env.Mono // until when each is busy
+	ends    []*end
+	disk    disk
 
 	// Its identity on links.
 	identity  cert.Identity
@@ -80,23 +91,8 @@ type Host struct {
 	until     time.Time // … until then; zero is for ever
 	listeners map[uint16]func(env.Conn) env.ConnEvents
 
-	// Its clock: at base, the monotonic clock showed mono; it runs faster by drift parts in a million.
-	base, mono env.Mono
-	drift      int64
-	skew       time.Duration
-
-	up, down access
-	meter    Meter
-	disk     disk
-
-	watched bool                     // checkers see its circuits
 	check   func() error             // verifies the accounts of the node on it
 	extends func(cert.Identity) bool // says whether the client on it has a circuit, or begins one, that goes on from there
-
-	silent bool          // nothing comes or goes
-	part   int32         // of a partitioned network
-	extra  time.Duration // on each way
-	loss   uint64        // of packets, in units of 2^-32
 }
 
 // waiting is an event in the queue of a busy loop.

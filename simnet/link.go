@@ -13,11 +13,11 @@ import (
 // link is one end of a connection as an env.Link: between two nodes that know who the other is.
 type link struct {
 	*end
-	peer     env.Peer
 	number   uint64 // of the far host
 	events   env.LinkEvents
-	circuits map[uint32]uint64 // numbers of those that a watched host made
 	room     []byte            // lent by Room
+	circuits map[uint32]uint64 // numbers of those that a watched host made
+	peer     env.Peer
 }
 
 var (

@@ -22,51 +22,53 @@ type hearer interface {
 //	Write ─▶ queue ─flush▶ kernel ─(windows, turn upwards)▶ flight ─(distance, queue downwards)▶ far.inbox ─▶ handler
 //	                                                          ◀─────────────── acks ────────────────
 type end struct {
-	w     *World
-	host  *Host
-	far   *end
-	hear  hearer
-	place int   // in host.ends; -1 when it is not there
-	lat   int64 // one way to the far end, ns
-	link  bool
-	meter *LinkMeter // nil when nobody wants it
-
-	// Sending.
-	queue    pieces // given to Write, not yet to the kernel
-	kernel   pieces // not yet sent
-	speed    speed  // from the one to the other
-	flushing event  // on the host: more goes to the kernel, and the owner hears of it
-	fin      bool   // EOF follows what is queued
+	// What every segment needs comes first, in the order of its need: a run waits for memory most of its time.
+	w        *World
+	host     *Host
+	far      *end
+	hear     hearer
+	lat      int64      // one way to the far end, ns
+	meter    *LinkMeter // nil when nobody wants it
+	link     bool       // and not a conn
+	fin      bool       // EOF follows what is queued
 	finSent  bool
-	finAt    env.Mono
 	dead     bool // what is queued never leaves
 	told     bool // the far end was told so
 	inLine   bool // for the access link
-	flight   ring[segment]
-	landed   int      // of those in flight, have reached the far end's access link
-	arriving event    // the next of the others reaches it
-	landing  event    // the first of the landed gets through it
-	last     env.Mono // nothing arrives before
-	under    int      // bytes sent and not acknowledged
-	peak     int      // the most of that lately, until …
-	peakEnd  env.Mono // … which is a round trip later
-	acks     ring[ack]
-	acking   event // the first of acks arrives, when somebody waits for it
-	congestion
-	sent  int64    // bytes, in all
-	used  env.Mono // when something was sent last
-	stuck event    // try again: nothing comes through
-	tries int
-
-	// Receiving.
-	inbox    ring[segment]
-	held     int // bytes in inbox
-	read     int // bytes that the owner has read, up to readerMost
-	starving bool
-	reading  event // on the host: the owner hears of the first of inbox
+	starving bool // the far end waits for room here
 	paused   bool
 	over     bool // the owner hears nothing more
-	overdue  event
+
+	// Sending.
+	kernel  pieces // not yet sent
+	under   int    // bytes sent and not acknowledged
+	queue   pieces // given to Write, not yet to the kernel
+	sent    int64  // bytes, in all
+	flight  ring[segment]
+	landed  int      // of those in flight, have reached the far end's access link
+	last    env.Mono // nothing arrives before
+	used    env.Mono // when something was sent last
+	acks    ring[ack]
+	peak    int      // the most of under lately, until …
+	peakEnd env.Mono // … which is a round trip later
+	tries   int
+	congestion
+	speed    speed // from queue to kernel
+	flushing event // on the host: more goes to the kernel, and the owner hears of it
+	arriving event // the next of flight that has not landed reaches the far end's access link
+	landing  event // the first of the landed gets through it
+	acking   event // the first of acks arrives, when somebody waits for it
+
+	// Receiving.
+	inbox   ring[segment]
+	held    int   // bytes in inbox
+	read    int   // bytes that the owner has read, up to readerMost
+	reading event // on the host: the owner hears of the first of inbox
+
+	stuck   event // try again: nothing comes through
+	overdue event
+	finAt   env.Mono
+	place   int // in host.ends; -1 when it is not there
 }
 
 // segment is what travels together.
