@@ -23,6 +23,7 @@ import (
 type Pool struct {
 	most    int
 	waiting atomic.Int64 // jobs in the queue
+	rest    atomic.Int64 // nobody looks for work until then, ns since begun
 
 	mu      sync.Mutex
 	queue   []*job // from head on; those before have been taken
@@ -34,6 +35,13 @@ type Pool struct {
 // as long as a handshake, in a virtual machine above all, and by then the world has made it itself: with workers that
 // ended at once, it made three of four.
 const watch = 5 * time.Millisecond
+
+// rest is for how long no worker looks for work after others had some for the processor. The collector of garbage does,
+// foremost: it makes all it can where nobody runs, and a quarter of that elsewhere, and while it is at work the world is
+// slower.
+const rest = 50 * time.Millisecond
+
+var begun = time.Now()
 
 // job is one computation. Who gets to take it makes it: a worker, or who wants the result before one has begun.
 type job struct {
@@ -81,7 +89,11 @@ func (p *Pool) worker() {
 // next is the first job in the queue, now or soon; when there is none for long it is nil, and the worker that asked is
 // one no more.
 func (p *Pool) next() *job {
-	spin(func() bool { return p.waiting.Load() > 0 }, watch)
+	if p.rest.Load() < int64(time.Since(begun)) {
+		if _, crowded := spin(func() bool { return p.waiting.Load() > 0 }, watch); crowded {
+			p.rest.Store(int64(time.Since(begun) + rest))
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.head == len(p.queue) {
@@ -113,7 +125,8 @@ func (j *job) finish() {
 	if j.taken.CompareAndSwap(false, true) {
 		j.make()
 	}
-	for !spin(j.made.Load, watch) {
+	for made := false; !made; {
+		made, _ = spin(j.made.Load, watch)
 	}
 	if j.fault != nil {
 		panic(j.fault)
@@ -121,22 +134,26 @@ func (j *job) finish() {
 }
 
 // spin waits until cond holds, which it reports, for about most. It lets go of the processor now and then, but does
-// not sleep.
-func spin(cond func() bool, most time.Duration) bool {
-	const each = 50 * time.Microsecond
-	for end := time.Now().Add(most); ; runtime.Gosched() {
+// not sleep. It gives up early when others had work for the processor.
+func spin(cond func() bool, most time.Duration) (holds, crowded bool) {
+	const each, short = 50 * time.Microsecond, 20 * time.Microsecond
+	for end := time.Now().Add(most); ; {
 		for turn := time.Now(); ; {
 			for range 64 { // reading the clock takes more of the processor than this
 				if cond() {
-					return true
+					return true, false
 				}
 			}
 			if time.Since(turn) > each {
 				break
 			}
 		}
-		if time.Now().After(end) {
-			return false
+		before := time.Now()
+		if before.After(end) {
+			return false, false
+		}
+		if runtime.Gosched(); time.Since(before) > short {
+			return false, true
 		}
 	}
 }
