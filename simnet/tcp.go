@@ -421,36 +421,45 @@ func (e *end) receive(s segment) {
 		}
 		return
 	}
+	if h := e.host; e.inbox.n == 0 && e.awaits() && h.busy <= w.now && h.ready.n == 0 {
+		w.direct = s
+		w.perform(h, &e.reading)
+		return
+	}
 	e.held += len(s.data)
 	e.inbox.push(s)
-	e.wake(true)
+	e.wake()
 }
 
 // linger is for how long an end that was closed reads on.
 const linger = 2 * time.Second
 
-// wake makes the owner hear of what has arrived: at once, when the network brings it and the loop is
-// idle.
-func (e *end) wake(atOnce bool) {
-	h := e.host
-	if e.paused || e.over || e.inbox.n == 0 || e.reading.pending() || h.life != e.reading.life {
-		return
-	}
-	if atOnce && h.busy <= e.w.now && h.ready.n == 0 {
-		e.w.perform(h, &e.reading)
-		return
-	}
-	e.w.queue.schedule(&e.reading, e.w.now)
+// awaits says whether the owner is to hear of what arrives now.
+func (e *end) awaits() bool {
+	return !e.paused && !e.over && !e.reading.pending() && e.host.life == e.reading.life
 }
 
-// deliver is the event in which the owner hears of one segment.
-func (e *end) deliver() {
-	if e.over || e.paused || e.inbox.n == 0 {
-		return
+// wake makes the owner hear of what has arrived.
+func (e *end) wake() {
+	if e.inbox.n > 0 && e.awaits() {
+		e.w.queue.schedule(&e.reading, e.w.now)
 	}
-	s := e.inbox.pop()
+}
+
+// deliver is the event in which the owner hears of one segment: the one that the network brings and for which the loop
+// has time at once, or the first in inbox.
+func (e *end) deliver() {
+	s, w := segment{}, e.w
+	if w.direct.data != nil || w.direct.last != plain {
+		s, w.direct = w.direct, segment{}
+	} else {
+		if e.over || e.paused || e.inbox.n == 0 {
+			return
+		}
+		s = e.inbox.pop()
+		e.held -= len(s.data)
+	}
 	n := len(s.data)
-	e.held -= n
 	e.read = min(e.read+n, readerMost/2)
 	if e.starving && n > 0 {
 		e.starving = false
@@ -552,7 +561,7 @@ func (e *end) giveUp() {
 // pause stops or resumes reading.
 func (e *end) pause(paused bool) {
 	if e.paused = paused; !paused {
-		e.wake(false)
+		e.wake()
 	}
 }
 

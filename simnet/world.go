@@ -87,6 +87,7 @@ type World struct {
 	pool     *parallel.Pool
 	memo     cert.Memo // nil when Forgetful
 	buffers  buffers
+	direct   segment // that is delivered as it arrives, see end.receive
 	trace    trace
 	checkers []Checker
 	watch    watch
