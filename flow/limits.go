@@ -119,11 +119,17 @@ type Stats struct {
 	KindsIn, KindsOut [cell.Commands]uint64
 }
 
-// countKind counts the cell c in one of the two.
-func countKind(kinds *[cell.Commands]uint64, c []byte) {
-	if kind := c[4] &^ cell.DryFlag; int(kind) < len(kinds) {
+// countKind counts the cell c in one of the two, and reports whether it is one that stirs a link.
+func countKind(kinds *[cell.Commands]uint64, c []byte) bool {
+	kind := cell.Command(c[4] &^ cell.DryFlag)
+	if int(kind) < len(kinds) {
 		kinds[kind]++
 	}
+	switch kind {
+	case cell.CommandRelay, cell.CommandRelayEarly, cell.CommandCreate, cell.CommandCreated, cell.CommandDestroy:
+		return true
+	}
+	return false
 }
 
 // ProtocolError says how a neighbour, or the other end of a circuit, broke the protocol. The

@@ -39,6 +39,7 @@ type Link struct {
 	guest        bool // a client, or a relay that the consensus does not list
 	counted      bool // accepted and open
 	lastIn       env.Mono
+	stirred      env.Mono // when the last cell of a circuit came or went, see stir
 	cellsIn      uint64
 	batch        []byte // lent by env, to be sent at the end of this event; nil when nothing is
 	batched      int    // bytes of it that are cells
@@ -205,11 +206,14 @@ func (l *Link) OnCells(cells []byte) {
 	}
 	l.links.enter()
 	defer l.links.leave()
-	l.lastIn = l.links.clock.Now()
+	now := l.links.clock.Now()
+	l.lastIn = now
 	l.cellsIn += uint64(len(cells) / cell.Size)
 	for ; len(cells) >= cell.Size && l.up; cells = cells[cell.Size:] {
 		l.links.stats.CellsIn++
-		countKind(&l.links.stats.KindsIn, cells)
+		if countKind(&l.links.stats.KindsIn, cells) {
+			l.stir(now)
+		}
 		l.receive(cells[:cell.Size:cell.Size])
 	}
 	if len(cells) > 0 && l.up {
@@ -299,12 +303,18 @@ func (l *Link) pick() cell.CircuitID {
 // mine reports whether id is of the half that this side picks from.
 func (l *Link) mine(id cell.CircuitID) bool { return (id&cell.InitiatorBit != 0) == l.peer.Dialled }
 
-func (l *Link) add(g *Leg) {
-	if !l.inUse() { // from now on silence says more
-		now := l.links.clock.Now()
+// stir is for a cell of a circuit that comes or goes, CREDIT and RETURN apart, and for the first circuit: the link is at rest
+// no more.
+func (l *Link) stir(now env.Mono) {
+	if !l.inUse(now) { // from now on silence says more
 		l.lastIn = now
 		l.tendBy(now.Add(l.links.cfg.Keepalive))
 	}
+	l.stirred = now
+}
+
+func (l *Link) add(g *Leg) {
+	l.stir(l.links.clock.Now())
 	l.circuits[g.id] = g
 	l.legs.push(&g.inLink)
 	l.links.stats.Legs++

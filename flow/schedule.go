@@ -52,7 +52,9 @@ func (l *Link) send() {
 		l.cellsOut += uint64(l.batched / cell.Size)
 		l.links.stats.CellsOut += uint64(l.batched / cell.Size)
 		for at := 0; at < l.batched; at += cell.Size {
-			countKind(&l.links.stats.KindsOut, l.batch[at:])
+			if countKind(&l.links.stats.KindsOut, l.batch[at:]) {
+				l.stir(l.lastOut)
+			}
 		}
 	}
 	if l.up {

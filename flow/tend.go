@@ -48,13 +48,23 @@ func (l *Link) onTender() {
 	l.tend()
 }
 
-// inUse reports whether the link has circuits, or had and does not know whether the neighbour has heard.
-func (l *Link) inUse() bool { return len(l.circuits)+len(l.tombs) > 0 }
+// inUse reports whether the link has circuits, or had and does not know whether the neighbour has heard; and between
+// relays, whether one of these had a cell lately.
+func (l *Link) inUse(now env.Mono) bool {
+	if len(l.circuits)+len(l.tombs) == 0 {
+		return false
+	}
+	return l.links.client() || l.peer.Client() || now.Sub(l.stirred) < l.links.restTime()
+}
+
+// restTime is after how long without a cell of a circuit a link between relays is at rest. Before that both sides have given
+// back what credit they do not use, so nothing is left that silence could hurt.
+func (ls *Links) restTime() time.Duration { return returnTime + 2*ls.cfg.Keepalive }
 
 // rhythm returns after how long without sending the link sends PADDING, and after how much silence it is dead.
 func (l *Link) rhythm() (keepalive, dead time.Duration) {
 	cfg := &l.links.cfg
-	if l.inUse() {
+	if l.inUse(l.links.clock.Now()) {
 		return cfg.Keepalive, cfg.Dead
 	}
 	return cfg.IdleKeepalive, cfg.Dead * (cfg.IdleKeepalive / cfg.Keepalive)
