@@ -651,6 +651,48 @@ func TestSilentNeighbourIsGivenUp(t *testing.T) {
 	}
 }
 
+// TestLinkBetweenRelaysRests: with circuits on which nothing is sent it pads seldom and may be silent for long, like one
+// without; from the next cell of a circuit on, of either side, silence ends it as ever. A client's link never rests.
+func TestLinkBetweenRelaysRests(t *testing.T) {
+	t.Parallel()
+	rested := func(o benchOptions) (*bench, *Leg) {
+		o.idle = time.Minute
+		b := newBench(t, o)
+		g, _ := b.open(t, 1)
+		for end := b.w.now.Add(b.n.links.restTime()); b.w.now < end; b.w.run(time.Second) {
+			b.in(raw(cell.CommandPadding, 0))
+		}
+		b.tap.take(t)
+		b.w.run(2 * time.Minute)
+		return b, g
+	}
+	for name, stir := range map[string]func(b *bench, g *Leg){
+		"a cell comes": func(b *bench, g *Leg) { b.in(raw(cell.CommandRelay, g.ID())) },
+		"a cell goes":  func(b *bench, g *Leg) { b.ours(t, false) },
+	} {
+		b, g := rested(benchOptions{})
+		if b.tap.closed {
+			t.Fatalf("%s: closed at rest: %v", name, b.tap.reason)
+		}
+		if got := b.tap.commands(t); got != "PADDING PADDING" {
+			t.Errorf("%s: sent %q in two minutes", name, got)
+		}
+		stir(b, g)
+		b.w.run(DefaultDead - time.Second)
+		if b.tap.closed {
+			t.Errorf("%s: closed for silence from before", name)
+		}
+		b.w.run(DefaultKeepalive + 2*time.Second)
+		if !b.tap.closed {
+			t.Errorf("%s: not closed for silence after", name)
+		}
+		b.w.checkEmpty(t)
+	}
+	if b, _ := rested(benchOptions{peerClient: true}); !b.tap.closed {
+		t.Error("a link with a client rests")
+	}
+}
+
 func TestKeepaliveHoldsAnIdleLink(t *testing.T) {
 	t.Parallel()
 	w := newWorld(1)
