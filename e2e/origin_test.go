@@ -141,7 +141,8 @@ func (g *origin) owner(c net.Conn) string {
 // socketInode finds the socket with these two ends in the table of the kernel.
 func socketInode(local, remote netip.AddrPort) (string, bool) {
 	want := kernelAddr(local) + " " + kernelAddr(remote)
-	table, err := os.ReadFile("/proc/self/net/tcp")
+	// Not /proc/self: that is the first thread, which may be in another network namespace for a test (inNamespaceOf).
+	table, err := os.ReadFile("/proc/thread-self/net/tcp")
 	if err != nil {
 		return "", false
 	}

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -261,4 +262,59 @@ func isAddr(kernel string, addrs map[netip.AddrPort]bool) bool {
 		}
 	}
 	return false
+}
+
+// The first thread of the tests may be in another network namespace, for a while, when an origin looks whose a connection
+// is; that it then looked there had it close connections of exits unserved.
+func TestOwnersAreFoundWhileTheFirstThreadIsAway(t *testing.T) {
+	away, back, done := make(chan error), make(chan struct{}), make(chan struct{})
+	elsewhere := make(chan struct{}) // closed when the first thread was found
+	var all sync.WaitGroup
+	for range 200 { // they keep their threads, so that one of them has the first
+		all.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			if unix.Gettid() != unix.Getpid() {
+				select {
+				case <-elsewhere:
+				case <-time.After(2 * time.Second):
+				}
+				return
+			}
+			close(elsewhere)
+			defer close(done)
+			home, err := os.Open("/proc/thread-self/ns/net")
+			if err == nil {
+				defer home.Close()
+				err = unix.Unshare(unix.CLONE_NEWNET)
+			}
+			away <- err
+			if err != nil {
+				return
+			}
+			<-back
+			if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
+				panic("a thread cannot leave a network namespace: " + err.Error())
+			}
+		})
+	}
+	select {
+	case err := <-away:
+		if err != nil {
+			lacking(t, "no second namespace can be made: %v", err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Skip("the first thread is busy")
+	}
+	defer func() { close(back); <-done; all.Wait() }()
+	g := listenFor(t, func(bool) []int { return []int{os.Getpid()} })
+	g.serveConns(func(c *net.TCPConn) { _, _ = c.Write([]byte("content")) })
+	c, err := net.Dial("tcp", g.addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got, err := io.ReadAll(c); string(got) != "content" {
+		t.Errorf("the origin served %q (%v)", got, err)
+	}
 }
