@@ -135,7 +135,7 @@ func (g *Leg) heed(now env.Mono) bool {
 		w.grown, w.steps = false, 0 // it was not too large, and may soon be too small
 		return true
 	case t.careful && t.round == 0: // nor while nothing is known
-	case t.careful && w.dry && w.low == 0:
+	case t.careful && w.dry && w.empty:
 		g.setWindow(w.size + carefulStep)
 	default:
 		return false

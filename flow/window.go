@@ -20,8 +20,8 @@ const (
 // window is how many cells of one circuit may be on their way to this node or in its queue: the hop credit of one
 // leg. It follows one rule (docs/protocol.md, "Hop credits"), once in each round, which is as many cells as the window:
 //
-//   - it grows when the neighbour ran out of credit with more to send (the dry flag), and the queue here ran empty: then
-//     nothing but the window held the circuit back;
+//   - it grows when the neighbour ran out of credit with more to send (the dry flag), and the queue here ran empty, both
+//     under the window as it is: then nothing but the window held the circuit back;
 //   - it gives up the part of the queue that has not drained in the whole round: that is surplus;
 //   - it shrinks when the budget is half used.
 //
@@ -36,6 +36,7 @@ type window struct {
 	perTick int      // cells that came in the time of a creditTick, in the round before
 	steps   int      // growths in a row, since size was as large as it had to be
 	grown   bool     // it has been large enough once: no doubling any more
+	empty   bool     // the queue was, in this round and after the last change of size could be seen
 	dry     bool     // the neighbour ran out of credit in this round
 	trips   *trips   // nil until the circuit is heavy, and after RETURN
 }
@@ -85,6 +86,7 @@ func (g *Leg) arrived(dry bool) {
 	trip := v.window.trips.onCell(g.link, v.received, dry, now)
 	v.window.dry = v.window.dry || dry && v.received > v.window.dryFrom
 	v.window.low = min(v.window.low, q)
+	v.window.empty = v.window.empty || q == 0 && v.received > v.window.dryFrom
 	g.lastIn = now
 	if trip {
 		g.onTrip(now)
@@ -106,6 +108,7 @@ func (g *Leg) newRound(now env.Mono) {
 	v := &g.in
 	v.window.began, v.window.from, v.window.end = now, v.received, v.received+v.window.size
 	v.window.low, v.window.dry = v.waiting(), false
+	v.window.empty = v.window.low == 0 && v.received > v.window.dryFrom
 	if t := v.window.trips; t != nil {
 		t.round = 0
 	}
@@ -128,9 +131,9 @@ func (g *Leg) endRound(now env.Mono) {
 		w.steps = 0
 		g.setWindow(w.size - min(w.low-standing, w.size/2))
 	case g.heed(now):
-	case w.dry && w.low == 0 && !w.grown:
+	case w.dry && w.empty && !w.grown:
 		g.setWindow(2 * w.size)
-	case w.dry && w.low == 0:
+	case w.dry && w.empty:
 		g.setWindow(w.size + max(2, w.size>>max(0, 2-w.steps))) // a quarter, a half, then twice
 		w.steps++
 	default:

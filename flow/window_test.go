@@ -149,6 +149,32 @@ func TestDryFlagsOfAnEarlierWindowSayNothing(t *testing.T) {
 	}
 }
 
+// That the queue ran empty says nothing about a larger window before its first cells have come.
+func TestQueueThatRanEmptyBeforeTheWindowGrewSaysNothing(t *testing.T) {
+	t.Parallel()
+	for _, standing := range []int{0, 3} {
+		b := newWindowBench(t, 0)
+		b.g.in.window.grown = true
+		b.round(true, 0)
+		size, w := b.size(), &b.g.in.window
+		if size != 32+32/4 {
+			t.Fatal(size)
+		}
+		b.come(w.dryFrom-b.g.in.received, false) // under the old window: all leave but some
+		b.leave(b.out.queue.n - standing)
+		b.w.run(2 * creditTick)
+		for end := w.end; b.g.in.received < end; {
+			n := end - b.g.in.received
+			b.come(n, true)
+			b.leave(b.out.queue.n - standing)
+			b.w.run(2 * creditTick)
+		}
+		if grew := b.size() > size; grew != (standing == 0) {
+			t.Errorf("%d cells after %d with %d standing since the window grew", b.size(), size, standing)
+		}
+	}
+}
+
 func TestWindowShrinksWhenMemoryRunsLow(t *testing.T) {
 	t.Parallel()
 	b := newWindowBench(t, 8<<20)
