@@ -50,6 +50,8 @@ type Link struct {
 	sparse       list[Leg] // with something to send: before all others, and
 	active       list[Leg] // in turn
 	pace         pace
+	turnOf       *Leg // of active, that has cells left in its turn:
+	turnLeft     int
 	inSparse     node[Link] // links.uplink.sparse
 	inActive     node[Link] // links.uplink.active
 	due          list[Leg]  // with credit to be returned

@@ -21,6 +21,8 @@ const (
 	leastPace = 8 * cell.Size
 	slowQueue = 10 * time.Millisecond // what may wait, of the link's rate: on a slow link,
 	fastQueue = 2 * time.Millisecond  // and on a fast one
+	turnsTime = 5 * time.Millisecond  // in which each circuit of a link has had a turn, of
+	mostTurn  = 16                    // cells at most
 )
 
 // drained is told that so many bytes are left below, a while after something was taken last or began to wait.
@@ -50,4 +52,10 @@ func (p *pace) queue(most int) int {
 	}
 	n := min(p.rate*slowQueue.Seconds(), max(leastPace, p.rate*fastQueue.Seconds()), float64(most))
 	return max(int(n), cell.Size)
+}
+
+// turn is how many cells of a circuit go out before those of the next when n share the link: one, unless the link is so fast
+// that all turns together are over soon.
+func (p *pace) turn(n int) int {
+	return min(max(int(p.rate*turnsTime.Seconds())/(n*cell.Size), 1), mostTurn)
 }
