@@ -64,7 +64,7 @@ func TestAheadOfARealConnection(t *testing.T) {
 	tune(out.(*net.TCPConn))
 	s := direct(out).(*socket)
 	lowat := func() (n int) {
-		if err := s.raw.Control(func(fd uintptr) { n, _ = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat) }); err != nil {
+		if err := s.Control(func(fd uintptr) { n, _ = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat) }); err != nil {
 			t.Error(err)
 		}
 		return n

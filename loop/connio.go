@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"cepa/internal/rawio"
 )
 
 func (k *conn) startReader() {
@@ -94,7 +96,8 @@ func (k *conn) discard(src source) {
 // write is the writer.
 func (k *conn) write() {
 	defer k.l.wait.Done()
-	var bufs net.Buffers
+	var bufs [writeChunks][]byte
+	to := rawio.Wrap(k.c)
 	sentEOF := false
 	for {
 		chunks, ok := k.nextWrite(sentEOF)
@@ -108,12 +111,11 @@ func (k *conn) write() {
 			}
 			continue
 		}
-		bufs = bufs[:0]
-		for _, c := range chunks {
-			bufs = append(bufs, c.buf[:c.n])
+		for i, c := range chunks {
+			bufs[i] = c.buf[:c.n]
 		}
-		vec := bufs
-		n, err := vec.WriteTo(k.c)
+		n, err := to.WriteBuffers(bufs[:len(chunks)])
+		clear(bufs[:])
 		k.wrote(chunks, n, err)
 	}
 	k.end(sentEOF)
@@ -144,11 +146,11 @@ func (k *conn) nextWrite(sentEOF bool) (chunks []*outChunk, ok bool) {
 }
 
 // wrote accounts for a write.
-func (k *conn) wrote(chunks []*outChunk, n int64, err error) {
+func (k *conn) wrote(chunks []*outChunk, n int, err error) {
 	for _, c := range chunks {
 		writeBuffers.Put(c)
 	}
-	k.queued.Add(-n)
+	k.queued.Add(int64(-n))
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err != nil && k.failure == nil {
@@ -190,6 +192,29 @@ type source interface {
 	// read waits for data and returns it in a buffer of readBuffers, or nil.
 	read() (buf *[readSize]byte, n int, err error)
 }
+
+// newSource gives the source that suits c.
+func newSource(c net.Conn) source {
+	if k := rawio.Wrap(c); k.Short() {
+		return &socket{k}
+	}
+	return &stream{c: c}
+}
+
+// socket is the source of a TCP connection. It takes a buffer only when there is something to read, so that a connection at
+// rest costs none.
+type socket struct{ c *rawio.Conn }
+
+func (s *socket) read() (*[readSize]byte, int, error) {
+	p, n, err := s.c.ReadWith(takeRead, giveRead)
+	if p == nil {
+		return nil, 0, err
+	}
+	return (*[readSize]byte)(p), n, err
+}
+
+func takeRead() []byte  { return readBuffers.Get().(*[readSize]byte)[:] }
+func giveRead(p []byte) { readBuffers.Put((*[readSize]byte)(p)) }
 
 // stream is the source of any net.Conn. A read must bring the buffer to wait with, so it waits
 // with a small one of its own unless the last read was full.

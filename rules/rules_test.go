@@ -85,9 +85,10 @@ var imports = map[string][]string{
 	"circuit":       {"cell", "cert", "directory", "env", "flow", "internal/plaincbor", "ipaddr", "onion", "onion/ntor"},
 	"metrics":       {"cell"},
 	"measure":       {"cert", "circuit", "directory", "env", "internal/plaincbor"},
-	"socks":         {"cell"},
+	"socks":         {"cell", "internal/rawio"},
 	"dnsport":       {"cell", "socks"},
 	// Ways to a client's port; they know nothing of the network.
+	"internal/rawio":       {},
 	"internal/socksclient": {},
 	"internal/browser":     {},
 	"internal/confine":     {"internal/socksclient", "internal/tun"},

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"cepa/internal/rawio"
 )
 
 const (
@@ -32,6 +34,7 @@ type closeWriter interface{ CloseWrite() error }
 type transfer struct {
 	session *session
 	stream  net.Conn
+	app     io.ReadWriter // the application, by the shortest way
 	moved   atomic.Uint64 // bytes, both ways
 
 	once   sync.Once // abort
@@ -45,7 +48,7 @@ type transfer struct {
 
 // transfer runs until both directions have ended. The caller closes the application's connection.
 func (s *Server) transfer(c *session) {
-	t := &transfer{session: c, stream: c.stream}
+	t := &transfer{session: c, stream: c.stream, app: rawio.Wrap(c.conn)}
 	c.conn.SetDeadline(time.Time{})
 	if d := s.config.IdleTimeout; d > 0 {
 		t.expectTraffic(d)
@@ -88,7 +91,7 @@ func (t *transfer) upload() {
 	writeErr := t.pass(t.stream, ahead, sent)
 	var readErr error
 	if ahead = nil; writeErr == nil {
-		readErr, writeErr = t.copy(t.stream, c.conn, sent)
+		readErr, writeErr = t.copy(t.stream, t.app, sent)
 	}
 	if readErr != nil {
 		t.abort()
@@ -109,7 +112,7 @@ func (t *transfer) download() {
 	c := t.session
 	var readErr, writeErr error
 	if from, ok := t.stream.(io.WriterTo); ok { // which needs no buffer in between
-		w := passer{t: t, dst: c.conn, total: &c.server.count.received}
+		w := passer{t: t, dst: t.app, total: &c.server.count.received}
 		_, readErr = from.WriteTo(&w)
 		if writeErr = w.err; writeErr != nil {
 			readErr = nil
