@@ -173,6 +173,7 @@ func (g *Leg) shorten(now env.Mono) {
 const (
 	lightShare = 8
 	lightSince = 100 * time.Millisecond
+	freshKept  = 100 * time.Millisecond // the same of one that came before lightSince: it may be the beginning of much
 	lightKept  = time.Second            // after a cell of a light circuit there may be more
 	lightHeld  = 300 * time.Millisecond // a circuit that ran out of credit is slow, and not light, for so long
 	rateTime   = 100 * time.Millisecond // over which a rate is taken
@@ -185,6 +186,7 @@ type load struct {
 	since env.Mono // it has been light, with no pause of lightKept; 0 if it is not
 	held  env.Mono // when it last ran out of credit with more to send; 0 if never
 	rate  int32    // parts of cells in rateTime: older ones weigh less
+	fresh bool     // it has been light since its first cell, or the first after such a pause
 }
 
 // carried is told of each cell of the leg, and whether it was the last that there was credit for with more to send.
@@ -204,11 +206,13 @@ func (g *Leg) carried(now env.Mono, dry bool) {
 	}
 	switch {
 	case x.rate > ls.most/lightShare, x.held != 0 && now.Sub(x.held) < lightHeld:
-		x.since = 0
+		x.since, x.fresh = 0, false
 	case x.since == 0 || pause > lightKept:
-		x.since = now
+		x.since, x.fresh = now, pause > lightKept
 	case now.Sub(x.since) >= lightSince:
 		ls.lightAt = now
+	case x.fresh:
+		ls.lightAt = max(ls.lightAt, now.Add(freshKept-lightKept))
 	}
 }
 

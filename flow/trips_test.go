@@ -114,3 +114,55 @@ func TestTripsAfterAChangeOfPath(t *testing.T) {
 		t.Errorf("%.1f Mbit/s of 100, %v wait for the line", rate, queue)
 	}
 }
+
+// A circuit that begins counts as light at once, so that its first request does not wait behind what heavy ones have under way;
+// but only for as long as the beginning of a download cannot be told from it.
+func TestFirstCellsCountAsLight(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, benchOptions{})
+	heavy, _ := b.open(t, 1)
+	g, _ := b.open(t, 2)
+	b.w.run(2 * time.Second)
+	ls := heavy.link.links
+	lightFor := func() time.Duration {
+		if ls.lightAt == 0 {
+			return 0
+		}
+		return max(lightKept-b.w.Now().Sub(ls.lightAt), 0)
+	}
+	send := func(g *Leg, n int, every time.Duration) {
+		for range n {
+			g.carried(b.w.Now(), false)
+			b.w.run(every)
+		}
+	}
+	rate := func() { send(heavy, 200, time.Millisecond/2) }
+
+	rate()
+	if lightFor() != 0 {
+		t.Fatal("a heavy circuit alone counts as light")
+	}
+	send(g, 2, time.Millisecond)
+	if d := lightFor(); d <= 90*time.Millisecond || d > freshKept {
+		t.Errorf("two cells after a pause count for %v", d)
+	}
+	rate() // 100 ms
+	if d := lightFor(); d != 0 {
+		t.Errorf("they still count after 100 ms, for %v", d)
+	}
+	send(g, 1, 0)
+	if d := lightFor(); d != lightKept {
+		t.Errorf("a cell of one that has been light for 100 ms counts for %v", d)
+	}
+
+	// One that was heavy and slows down is not light at once.
+	b.w.run(lightKept)
+	rate()
+	send(g, 100, time.Millisecond/2)
+	b.w.run(200 * time.Millisecond)
+	rate()
+	send(g, 2, time.Millisecond)
+	if d := lightFor(); d != 0 {
+		t.Errorf("the first cells of one that was heavy count for %v", d)
+	}
+}
