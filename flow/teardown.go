@@ -103,6 +103,9 @@ func (g *Leg) forget() {
 	if l.last == g {
 		l.last = nil
 	}
+	if l.turnOf == g {
+		l.turnOf = nil
+	}
 	g.inLink.remove()
 	g.inTurn.remove()
 	g.inDue.remove()

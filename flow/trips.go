@@ -173,8 +173,8 @@ func (g *Leg) shorten(now env.Mono) {
 const (
 	lightShare = 8
 	lightSince = 100 * time.Millisecond
-	freshKept  = 100 * time.Millisecond // the same of one that came before lightSince: it may be the beginning of much
 	lightKept  = time.Second            // after a cell of a light circuit there may be more
+	freshKept  = 100 * time.Millisecond // the same of a cell before lightSince: it may be the beginning of much
 	lightHeld  = 300 * time.Millisecond // a circuit that ran out of credit is slow, and not light, for so long
 	rateTime   = 100 * time.Millisecond // over which a rate is taken
 	rateUnit   = 256                    // parts of a cell in which it is counted
